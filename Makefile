@@ -1,0 +1,67 @@
+# Every command a developer or CI needs. `make` alone lists them.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON := .venv/bin/python
+# One worker for each processor this process may use.
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+PYTEST := $(PYTHON) -m pytest --numprocesses=$(WORKERS) --dist=worksteal
+
+.PHONY: help
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: .venv/installed ## make .venv with everything from the lock, and install the Debian packages that are missing
+
+.venv/installed: pyproject.toml requirements.lock tools/system-packages tools/virtual-environment
+	tools/system-packages borg git ssh
+	tools/virtual-environment .venv
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: lint
+lint: install ## check style, types and imports
+	@status=0; \
+	for check in "ruff check --quiet" "ruff format --check --quiet" "mypy" "lint-imports"; do \
+		echo "$$check"; .venv/bin/$$check || status=1; \
+	done; \
+	exit $$status
+
+.PHONY: format
+format: install ## rewrite the code in the project's style
+	$(PYTHON) -m ruff check --fix-only
+	$(PYTHON) -m ruff format
+
+.PHONY: test
+test: install ## set up what the tests need and run all of them: units, contracts and e2e
+	@tools/system-packages borg git ssh sshd
+	$(PYTEST)
+
+.PHONY: test-unit
+test-unit: install ## run the tests that start no other program
+	$(PYTEST) --ignore=tests/e2e
+
+.PHONY: coverage
+coverage: install ## run all tests and show which branches none of them takes
+	@tools/system-packages borg git ssh sshd
+	$(PYTEST) --cov --cov-report=term
+
+.PHONY: demo
+demo: install ## run a director, two clients and the dashboard on this machine (CHECK=1: unattended, verifying each outcome)
+	$(PYTHON) examples/demo/demo.py $(if $(CHECK),--check)
+
+.PHONY: schemas
+schemas: install ## regenerate the published JSON Schemas
+	$(PYTHON) -m tools.schemas
+
+.PHONY: lock
+lock: install ## resolve requirements.lock anew, for every supported Python at once
+	tools/lock
+
+.PHONY: clean
+clean: ## remove everything that was made here, the virtual environment included
+	rm -rf .venv dist build htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The client: follows the director's desired state on one machine."""

@@ -1,0 +1,1 @@
+"""The director: turns a revision of the source into signed desired state, and records what clients report."""

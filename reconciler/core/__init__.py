@@ -1,0 +1,1 @@
+"""The pure centre of the director: values in, values out, and no I/O."""

@@ -1,0 +1,1 @@
+"""The words that the director, its clients and the dashboard share."""

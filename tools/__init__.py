@@ -1,0 +1,1 @@
+"""Programs that develop the project; none of them is installed with it."""

@@ -1,0 +1,1 @@
+"""The read-only dashboard over what the director has recorded."""
