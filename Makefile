@@ -25,7 +25,7 @@ install: .venv/installed ## make .venv with everything from the lock, and instal
 .PHONY: lint
 lint: install ## check style, types and imports
 	@status=0; \
-	for check in "ruff check --quiet" "ruff format --check --quiet" "mypy" "lint-imports"; do \
+	for check in "ruff check --quiet" "ruff format --check --quiet" "mypy" "lint-imports --no-logo"; do \
 		echo "$$check"; .venv/bin/$$check || status=1; \
 	done; \
 	exit $$status
