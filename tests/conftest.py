@@ -1,0 +1,62 @@
+"""What holds for every test: its own home, Git that is told who it is, and no connection that leaves the machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+E2E = Path(__file__).parent / "e2e"
+
+# Time limits belong to pytest-timeout: a slow machine is no counterexample. CI tries the same examples on every run.
+hypothesis.settings.register_profile("borgmatic-director", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("borgmatic-director")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if E2E in item.path.parents:
+            item.add_marker("e2e")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing a person has set up for Git, SSH, Borg, borgmatic or us may change what a test sees."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name.startswith(("BORG_", "BORGMATIC_", "DIRECTOR_", "GIT_", "SSH_", "XDG_")):
+                patch.delenv(name)
+        patch.setenv("HOME", str(home))
+        patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        patch.setenv("GIT_TERMINAL_PROMPT", "0")
+        for role in ("AUTHOR", "COMMITTER"):
+            patch.setenv(f"GIT_{role}_NAME", "A Person")
+            patch.setenv(f"GIT_{role}_EMAIL", "person@example.org")
+        patch.setenv("LC_ALL", "C.UTF-8")
+        yield
+
+
+def is_loopback(host: str) -> bool:
+    return host == "localhost" or ipaddress.ip_address(host).is_loopback
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_connection_leaves_the_machine() -> Iterator[None]:
+    connect = socket.socket.connect
+
+    def connect_to_loopback(self: socket.socket, address: Any) -> None:
+        if self.family in {socket.AF_INET, socket.AF_INET6} and not is_loopback(address[0]):
+            raise PermissionError(f"a test tried to connect to {address}, which is not on this machine")
+        connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect_to_loopback)
+        yield
