@@ -1,0 +1,112 @@
+"""The exception tree, and the problems that people are shown.
+
+::
+
+    DirectorError              everything we raise on purpose; has a hint
+    ├── TransientError         trying again later may help (network, lock, disk)
+    └── TerminalError          stays wrong until a person changes something
+        ├── InvalidSource      the source has problems; carries all of them
+        ├── TrustError         a key, signature, token or envelope was refused; carries a reason code
+        └── PolicyDenied       the machine's local policy forbids it; carries the line that would allow it
+
+A message is lower case, in the user's words: what failed, why, which values are allowed. The hint says what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class DirectorError(Exception):
+    """Base of every error raised on purpose. ``str(error)`` never holds a secret (see ``scrub``)."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(scrub(message))
+        self.message = scrub(message)
+        self.hint = scrub(hint)
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+
+class TransientError(DirectorError):
+    """Trying again later may help; callers back off with full jitter."""
+
+
+class TerminalError(DirectorError):
+    """Stays wrong until a person changes something; callers stall instead of retrying."""
+
+
+class Severity(StrEnum):
+    """``error`` stops a revision; ``warning`` is shown and lets it pass."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+class Problem(BaseModel):
+    """One thing wrong in the source, at one place. ``line`` and ``column`` count from 1; 0 is "the whole file"."""
+
+    model_config = ConfigDict(frozen=True)
+
+    severity: Severity = Severity.ERROR
+    code: str
+    """Stable kebab-case identifier, e.g. ``unknown-field``: for scripts, SARIF rules and tests."""
+    message: str
+    hint: str = ""
+    path: str = ""
+    line: int = 0
+    column: int = 0
+
+    @property
+    def place(self) -> str:
+        """``file:line:column``, as editors and terminals understand it; shorter where parts are unknown."""
+        return ":".join(str(part) for part in (self.path, self.line, self.column) if part)
+
+    def __str__(self) -> str:
+        text = f"{self.place or 'source'}: {self.severity}: {self.message}"
+        return f"{text}\n  hint: {self.hint}" if self.hint else text
+
+
+class InvalidSource(TerminalError):
+    """The source has problems, and nothing of that revision may be used."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        errors = [problem for problem in self.problems if problem.severity is Severity.ERROR]
+        first = errors[0] if errors else None
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        super().__init__(f"{first}{more}" if first else "the source is invalid")
+
+
+class TrustError(TerminalError):
+    """A key, signature, token or envelope was refused. ``code`` is one of ``wire.RefusalCode`` or of this kind."""
+
+    def __init__(self, message: str, *, code: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class PolicyDenied(TerminalError):
+    """The machine's own policy forbids what was asked. ``allow`` is the line of client.toml that would permit it."""
+
+    def __init__(self, message: str, *, allow: str = "") -> None:
+        super().__init__(message, hint=f"to allow it, put into client.toml on that machine: {allow}" if allow else "")
+        self.allow = allow
+
+
+_URL_CREDENTIALS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^\s/:@]*):(?P<password>[^\s/@]+)@", re.IGNORECASE)
+_TOKEN = re.compile(r"\bbd1-(?:token|enroll)\.[A-Za-z0-9_=.:/-]+")
+
+
+def scrub(text: str) -> str:
+    """Return ``text`` without passwords in URLs and without our own tokens: the one place where that is done."""
+    text = _URL_CREDENTIALS.sub(r"\g<scheme>\g<user>:***@", text)
+    return _TOKEN.sub("bd1-token.***", text)

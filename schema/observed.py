@@ -1,0 +1,288 @@
+"""What a client reports, and the comparison of desired with observed. Facts only: what was seen, and when.
+
+Everything here except ``RunProgress`` goes through the client's outbox: numbered, sent until acknowledged, stored once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from schema.desired import Sent
+from schema.scalars import Digest, Generation, Moment, Name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_TEXT = 8_192
+MAX_DIFF = 16_384
+Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
+Short = Annotated[str, StringConstraints(max_length=1_024)]
+RunId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Size = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+
+class Outcome(StrEnum):
+    """How a run ended: succeeded, warned, failed; cancelled by a person or shutdown; lost when the machine died under it."""
+
+    SUCCEEDED = "succeeded"
+    WARNED = "warned"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+class Trigger(StrEnum):
+    """Why a run started."""
+
+    SCHEDULE = "schedule"
+    CATCH_UP = "catch-up"
+    PERSON = "person"
+
+
+class DriftKind(StrEnum):
+    """Configuration: changed, missing, unmanaged. Evidence: overdue, repository and source missing. Coverage: unprotected."""
+
+    CHANGED = "changed"
+    MISSING = "missing"
+    UNMANAGED = "unmanaged"
+    OVERDUE = "overdue"
+    REPOSITORY_MISSING = "repository-missing"
+    SOURCE_MISSING = "source-missing"
+    UNPROTECTED = "unprotected"
+
+
+class Drift(Sent):
+    """One difference between desired and observed."""
+
+    kind: DriftKind
+    subject: Short
+    """The file, repository or directory concerned."""
+    backup: Name | None = None
+    message: Text
+    diff: Annotated[str, StringConstraints(max_length=MAX_DIFF + 64)] = ""
+    """Unified diff, desired → on disk, for ``changed``; values of secret options are hidden."""
+    detected: Moment
+    healed: bool = False
+
+
+class Versions(Sent):
+    """Programs on the client; empty when not found."""
+
+    client: Short = ""
+    borgmatic: Short = ""
+    borg: Short = ""
+    python: Short = ""
+    platform: Short = ""
+
+
+class JobState(Sent):
+    """One job as the client sees it."""
+
+    backup: Name
+    next_due: Moment | None = None
+    running: RunId | None = None
+
+
+class Refusal(Sent):
+    """Why the client does not follow a desired state it was sent."""
+
+    code: Short
+    message: Text
+    hint: Text = ""
+    generation: int = 0
+    revision: Short = ""
+
+
+class StateReport(Sent):
+    """The client's observed state; the newest one replaces all former ones."""
+
+    type: Literal["state"] = "state"
+    at: Moment
+    generation: Generation | None = None
+    digest: Digest | None = None
+    revision: Short = ""
+    expires: Moment | None = None
+    stale: bool = False
+    refusal: Refusal | None = None
+    drift: tuple[Drift, ...] = Field(default=(), max_length=500)
+    jobs: tuple[JobState, ...] = Field(default=(), max_length=2_000)
+    versions: Versions = Versions()
+    dropped_events: int = Field(default=0, ge=0)
+    """Log lines that a full disk or a full outbox made the client drop; never runs or archives."""
+
+
+class RunStarted(Sent):
+    """A borgmatic execution began."""
+
+    type: Literal["run-started"] = "run-started"
+    at: Moment
+    run: RunId
+    backup: Name
+    trigger: Trigger
+    due: Moment | None = None
+    revision: Short = ""
+
+
+class LogLine(Sent):
+    """One line of borgmatic's or Borg's output."""
+
+    at: Moment
+    level: Literal["debug", "info", "warning", "error", "critical"]
+    message: Text
+
+
+class RunLog(Sent):
+    """Log lines of a run, in order; ``first`` is the number of the first line, from 0."""
+
+    type: Literal["run-log"] = "run-log"
+    run: RunId
+    first: int = Field(ge=0)
+    lines: tuple[LogLine, ...] = Field(max_length=500)
+
+
+class RepositoryStatistics(Sent):
+    """What one run put into one repository (sizes in bytes)."""
+
+    repository: Name
+    archive: Short = ""
+    archive_id: Short = ""
+    files: Size = 0
+    original_size: Size = 0
+    compressed_size: Size = 0
+    deduplicated_size: Size = 0
+    duration: float = Field(default=0.0, ge=0)
+    repository_size: Size = 0
+    """Deduplicated, compressed size of the whole repository."""
+
+
+class RunFinished(Sent):
+    """A borgmatic execution ended."""
+
+    type: Literal["run-finished"] = "run-finished"
+    at: Moment
+    run: RunId
+    backup: Name
+    outcome: Outcome
+    exit_code: int | None = None
+    error: Text = ""
+    """The line that best says why it failed."""
+    hint: Text = ""
+    statistics: tuple[RepositoryStatistics, ...] = Field(default=(), max_length=100)
+    log_lines: int = Field(default=0, ge=0)
+
+
+class RunProgress(Sent):
+    """Where a running backup stands. Not kept in the outbox: a lost one is replaced by the next."""
+
+    type: Literal["run-progress"] = "run-progress"
+    at: Moment
+    run: RunId
+    backup: Name
+    phase: Short = ""
+    files: Size = 0
+    original_size: Size = 0
+    deduplicated_size: Size = 0
+    path: Short = ""
+    percent: float | None = Field(default=None, ge=0, le=100)
+
+
+class Archive(Sent):
+    """One archive seen in a repository."""
+
+    id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,128}$")]
+    name: Short
+    start: Moment
+
+
+class ArchivesSeen(Sent):
+    """The inventory of one backup in one repository: everything that is there now, newest first.
+
+    ``available`` false means that the repository could not be read (``message`` says why): what was known is kept.
+    """
+
+    type: Literal["archives"] = "archives"
+    at: Moment
+    backup: Name
+    repository: Name
+    url: Short
+    available: bool
+    message: Text = ""
+    repository_id: Short = ""
+    encryption: Short = ""
+    count: Size = 0
+    archives: tuple[Archive, ...] = Field(default=(), max_length=2_000)
+    total_size: Size = 0
+    unique_size: Size = 0
+    """Deduplicated, compressed size of the whole repository in bytes; 0 when unknown."""
+
+
+class ClientEvent(Sent):
+    """Something a person should know of: applied, refused, healed, stale, clock jumped."""
+
+    type: Literal["event"] = "event"
+    at: Moment
+    reason: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z]{1,63}$")]
+    message: Text
+    backup: Name | None = None
+
+
+Report = Annotated[StateReport | RunStarted | RunLog | RunFinished | ArchivesSeen | ClientEvent, Field(discriminator="type")]
+
+
+# A person may have typed a secret into a managed file by hand: its value must not travel in a diff.
+_SECRET_OPTION = re.compile(
+    r"^(?P<head>[ +-]?\s*(?:-\s+)?[\"']?(?:[\w-]*(?:pass(?:phrase|word|command|code)?|secret|token|api_key|access_key|ping_url|dsn_key|"
+    r"integration_key|ping_key|user|url|key))[\"']?\s*:\s*)(?P<value>\S.*)$",
+    re.IGNORECASE,
+)
+
+
+def hide_secret_values(text: str) -> str:
+    """Return ``text`` with the values of options that may hold a secret replaced, unless they are references."""
+    lines = []
+    for line in text.splitlines():
+        match = _SECRET_OPTION.match(line)
+        if match and "{credential " not in match["value"]:
+            line = f"{match['head']}(hidden)"  # noqa: PLW2901 - the line as it may be shown
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def diff_files(desired: bytes, actual: bytes, *, name: str) -> str:
+    """Return a bounded unified diff from the desired to the actual bytes, secrets hidden, fit to be shown as text."""
+    before, after = (part[:262_144].decode("utf-8", "backslashreplace") for part in (desired, actual))
+    diff = "\n".join(
+        difflib.unified_diff(
+            hide_secret_values(before).splitlines(),
+            hide_secret_values(after).splitlines(),
+            f"{name} (desired)",
+            f"{name} (on disk)",
+            lineterm="",
+        )
+    )
+    diff = diff or f"{name}: only hidden values or line endings differ"
+    return diff if len(diff) <= MAX_DIFF else diff[:MAX_DIFF] + "\n… (shortened)"
+
+
+def compare(desired: Mapping[str, bytes], actual: Mapping[str, bytes], *, unmanaged: frozenset[str] = frozenset(), now: Moment) -> tuple[Drift, ...]:
+    """Return the configuration drift between desired files and those on disk (path → bytes), in path order.
+
+    ``unmanaged`` are files in borgmatic's directory that we did not write: reported, never touched.
+    """
+    drifts = []
+    for path, content in sorted(desired.items()):
+        if path not in actual:
+            drifts.append(Drift(kind=DriftKind.MISSING, subject=path, message=f"{path} was removed", detected=now))
+        elif actual[path] != content:
+            diff = diff_files(content, actual[path], name=path)
+            drifts.append(Drift(kind=DriftKind.CHANGED, subject=path, message=f"{path} was edited", diff=diff, detected=now))
+    drifts += [
+        Drift(kind=DriftKind.UNMANAGED, subject=path, message=f"{path} is not managed by the director", detected=now)
+        for path in sorted(unmanaged)
+    ]
+    return tuple(drifts)

@@ -1,0 +1,89 @@
+"""Constrained scalar types: names, labels, digests, durations, generations. Made once at the edge, then trusted.
+
+Every other module of ``schema`` builds on these; nothing here reads a clock or a file.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StringConstraints
+
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+"""Names hold no dot, slash or underscore: they become file names, and ``.`` separates them in archive names."""
+
+Name = Annotated[
+    str,
+    StringConstraints(pattern=NAME_PATTERN),
+    Field(description="Lower-case letters, digits and hyphens, at most 63; unique within its kind.", examples=["web-1"]),
+]
+
+SECRET_KEY_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$"  # noqa: S105 - a pattern, not a secret
+SecretKey = Annotated[str, StringConstraints(pattern=SECRET_KEY_PATTERN)]
+
+LabelKey = Annotated[
+    str,
+    StringConstraints(pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"),
+]
+LabelValue = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$")]
+
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+MAX_GENERATION = 2**53 - 1
+"""The greatest integer that every JSON reader keeps exactly."""
+
+Generation = Annotated[int, Field(ge=1, le=MAX_GENERATION)]
+"""Counter of one client's desired state: ``max(last + 1, now in milliseconds)``. It only rises."""
+
+_DURATION = re.compile(
+    r"(?=.)(?:(?P<w>\d{1,6})w)?(?:(?P<d>\d{1,6})d)?(?:(?P<h>\d{1,6})h)?(?:(?P<m>\d{1,6})m)?(?:(?P<s>\d{1,9})s)?", re.ASCII
+)
+_UNIT_SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
+MAX_DURATION_SECONDS = 10 * 366 * 86_400
+
+
+def parse_duration(text: str) -> int:
+    """Return the seconds of a duration such as ``26h``, ``1d12h`` or ``90s`` (units w d h m s, in that order)."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"'{text}' is not a duration: write for example 90s, 15m, 26h, 7d or 1d12h")
+    seconds = sum(int(number) * _UNIT_SECONDS[unit] for unit, number in match.groupdict().items() if number)
+    if seconds > MAX_DURATION_SECONDS:
+        raise ValueError(f"'{text}' is longer than ten years")
+    return seconds
+
+
+def format_duration(seconds: int) -> str:
+    """Return the shortest text that ``parse_duration`` reads back as ``seconds`` (``93600`` → ``1d2h``)."""
+    parts = []
+    for unit, size in _UNIT_SECONDS.items():
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
+def _duration(value: Any) -> Any:  # noqa: ANN401 - pydantic hands over whatever a person wrote
+    if isinstance(value, str):
+        return parse_duration(value)
+    raise ValueError("a duration is text with a unit, for example 90s, 15m, 26h, 7d or 1d12h")
+
+
+Duration = Annotated[
+    int,
+    BeforeValidator(_duration, json_schema_input_type=str),
+    PlainSerializer(format_duration, return_type=str),
+]
+"""Seconds in memory; ``26h`` in YAML and JSON."""
+
+
+def _utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("a time needs an offset, for example 2026-11-23T18:00:00Z")
+    return value.astimezone(UTC)
+
+
+Moment = Annotated[datetime, AfterValidator(_utc)]
+"""A point in time, always with offset, kept in UTC."""
