@@ -1,0 +1,322 @@
+"""The store's tables (SQLAlchemy Core), the same on SQLite and PostgreSQL. Written by ``reconciler.store``, read by
+``web_readonly.reader``; migrations live in ``reconciler/migrations``.
+
+Only what was observed or issued is kept here: losing all of it loses no backup. Tables named for current state hold one
+row per object and are overwritten; ``revisions``, ``runs``, ``run_logs``, ``samples`` and ``events`` are history and are
+trimmed by age. Times are UTC in ISO 8601 with microseconds (text sorts as time, and both engines agree).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
+metadata = MetaData(
+    naming_convention={"ix": "ix_%(column_0_label)s", "uq": "uq_%(table_name)s_%(column_0_name)s", "pk": "pk_%(table_name)s"}
+)
+
+BigId = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite autoincrements only INTEGER keys, which hold 64 bits there anyway."""
+
+
+class UtcText(TypeDecorator[datetime]):
+    """An aware datetime, stored as sortable text."""
+
+    impl = String(27)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Datetime → text."""
+        if value is None:
+            return None
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Text → datetime."""
+        return None if value is None else datetime.fromisoformat(value)
+
+
+meta = Table("meta", metadata, Column("key", String(64), primary_key=True), Column("value", JSON, nullable=False))
+"""Single values: ``source`` (SourceStatus without conditions), ``director`` (started, version), ``suspended``."""
+
+# --- Source ---------------------------------------------------------------------------------------------------------
+
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("revision", String(64), nullable=False, unique=True),
+    Column("author", Text, nullable=False, default=""),
+    Column("subject", Text, nullable=False, default=""),
+    Column("committed", UtcText),
+    Column("seen", UtcText, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("reason", String(64), nullable=False, default=""),
+    Column("message", Text, nullable=False, default=""),
+    Column("changed_clients", Integer, nullable=False, default=0),
+    Column("summary", Text, nullable=False, default=""),
+    Column("problems", JSON, nullable=False),
+)
+
+conditions = Table(
+    "conditions",
+    metadata,
+    Column("object", String(160), primary_key=True),  # "source", "client/NAME", "backup/CLIENT/NAME"
+    Column("type", String(16), primary_key=True),
+    Column("status", String(8), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("message", Text, nullable=False, default=""),
+    Column("last_transition_time", UtcText, nullable=False),
+    Column("observed_generation", BigInteger, nullable=False, default=0),
+)
+
+# --- Trust ----------------------------------------------------------------------------------------------------------
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("note", Text, nullable=False, default=""),
+    Column("created", UtcText, nullable=False),
+    Column("expires", UtcText, nullable=False),
+    Column("uses_left", Integer, nullable=False),
+    Column("revoked", Boolean, nullable=False, default=False),
+)
+
+pending = Table(
+    "pending",
+    metadata,
+    Column("public_key", String(128), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("address", String(64), nullable=False, default=""),
+    Column("first_seen", UtcText, nullable=False),
+    Column("last_seen", UtcText, nullable=False),
+    Column("config_directory", Text, nullable=False, default=""),
+    Column("state_directory", Text, nullable=False, default=""),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("public_key", String(128), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("approved_by", Text, nullable=False),
+    Column("at", UtcText, nullable=False),
+)
+"""Approvals by command; those by commit stand in Git and are never copied here."""
+
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("public_key", String(128), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("revoked_by", Text, nullable=False),
+    Column("at", UtcText, nullable=False),
+)
+"""A revoked key stays out, also when it stands in Git."""
+
+lockouts = Table(
+    "lockouts",
+    metadata,
+    Column("address", String(64), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("window_start", UtcText, nullable=False),
+    Column("locked_until", UtcText),
+)
+
+# --- Clients and backups: current state --------------------------------------------------------------------------------
+
+clients = Table(
+    "clients",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("public_key", String(128), nullable=False, default=""),
+    Column("labels", JSON, nullable=False),
+    Column("origin", Text, nullable=False, default=""),
+    Column("suspended", Boolean, nullable=False, default=False),
+)
+"""The clients of the published revision."""
+
+issued = Table(
+    "issued",
+    metadata,
+    Column("client", String(64), primary_key=True),
+    Column("audience", String(128), nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("digest", String(80), nullable=False),
+    Column("revision", String(64), nullable=False),
+    Column("issued", UtcText, nullable=False),
+    Column("expires", UtcText, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("content", JSON, nullable=False),  # schema.desired.Content, for the pages and for diffs
+)
+"""The newest signed desired state of each client."""
+
+observed = Table(
+    "observed",
+    metadata,
+    Column("client", String(64), primary_key=True),
+    Column("public_key", String(128), nullable=False, default=""),
+    Column("connected", Boolean, nullable=False, default=False),
+    Column("address", String(64), nullable=False, default=""),
+    Column("last_seen", UtcText),
+    Column("reported", UtcText),
+    Column("generation", BigInteger, nullable=False, default=0),
+    Column("digest", String(80), nullable=False, default=""),
+    Column("revision", String(64), nullable=False, default=""),
+    Column("state", JSON),  # schema.observed.StateReport
+    Column("drifted", Integer, nullable=False, default=0),
+)
+
+outboxes = Table(
+    "outboxes",
+    metadata,
+    Column("public_key", String(128), primary_key=True),
+    Column("epoch", String(32), primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("at", UtcText, nullable=False),
+)
+"""How far each client's outbox is stored: what makes reports exactly-once."""
+
+backups = Table(
+    "backups",
+    metadata,
+    Column("client", String(64), primary_key=True),
+    Column("backup", String(64), primary_key=True),
+    Column("origin", Text, nullable=False, default=""),
+    Column("cron", Text, nullable=False, default=""),
+    Column("time_zone", String(64), nullable=False, default=""),
+    Column("rpo", Integer),
+    Column("suspended", Boolean, nullable=False, default=False),
+    Column("repositories", JSON, nullable=False),  # [{name, url, encryption}]
+    Column("first_seen", UtcText, nullable=False),
+    Column("next_due", UtcText),
+    Column("running", String(32), nullable=False, default=""),
+    Column("last_run", String(32), nullable=False, default=""),
+    Column("last_outcome", String(16), nullable=False, default=""),
+    Column("last_finished", UtcText),
+    Column("last_success", UtcText),
+    Column("newest_archive", UtcText),  # oldest of the newest archives over all repositories: what the objective is held against
+)
+"""The backups of the published revision, with what pages ask for."""
+
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("client", String(64), primary_key=True),
+    Column("backup", String(64), primary_key=True),
+    Column("repository", String(64), primary_key=True),
+    Column("url", Text, nullable=False, default=""),
+    Column("seen", UtcText),
+    Column("available", Boolean),
+    Column("message", Text, nullable=False, default=""),
+    Column("repository_id", String(128), nullable=False, default=""),
+    Column("encryption", String(64), nullable=False, default=""),
+    Column("newest", UtcText),
+    Column("newest_archive", Text, nullable=False, default=""),
+    Column("archives", BigInteger, nullable=False, default=0),
+    Column("original_size", BigInteger, nullable=False, default=0),
+    Column("compressed_size", BigInteger, nullable=False, default=0),
+    Column("deduplicated_size", BigInteger, nullable=False, default=0),
+    Column("repository_size", BigInteger, nullable=False, default=0),
+)
+
+archives = Table(
+    "archives",
+    metadata,
+    Column("client", String(64), primary_key=True),
+    Column("backup", String(64), primary_key=True),
+    Column("repository", String(64), primary_key=True),
+    Column("id", String(128), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("start", UtcText, nullable=False),
+    Column("original_size", BigInteger, nullable=False, default=0),
+    Column("compressed_size", BigInteger, nullable=False, default=0),
+    Column("deduplicated_size", BigInteger, nullable=False, default=0),
+    Column("files", BigInteger, nullable=False, default=0),
+)
+
+# --- History ----------------------------------------------------------------------------------------------------------
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("client", String(64), nullable=False),
+    Column("backup", String(64), nullable=False),
+    Column("trigger", String(16), nullable=False),
+    Column("started", UtcText, nullable=False),
+    Column("finished", UtcText),
+    Column("due", UtcText),
+    Column("outcome", String(16)),
+    Column("exit_code", Integer),
+    Column("error", Text, nullable=False, default=""),
+    Column("hint", Text, nullable=False, default=""),
+    Column("revision", String(64), nullable=False, default=""),
+    Column("progress", JSON),
+    Column("statistics", JSON),
+    Column("log_lines", Integer, nullable=False, default=0),
+    Index("ix_runs_started", "started"),
+    Index("ix_runs_client_started", "client", "started"),
+    Index("ix_runs_backup_started", "backup", "started"),
+)
+
+run_logs = Table(
+    "run_logs",
+    metadata,
+    Column("run", String(32), ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("at", UtcText, nullable=False),
+    Column("level", String(8), nullable=False),
+    Column("message", Text, nullable=False),
+)
+
+samples = Table(
+    "samples",
+    metadata,
+    Column("client", String(64), primary_key=True),
+    Column("backup", String(64), primary_key=True),
+    Column("repository", String(64), primary_key=True),
+    Column("at", UtcText, primary_key=True),
+    Column("original_size", BigInteger, nullable=False, default=0),
+    Column("compressed_size", BigInteger, nullable=False, default=0),
+    Column("deduplicated_size", BigInteger, nullable=False, default=0),
+    Column("repository_size", BigInteger, nullable=False, default=0),
+    Column("duration", Float, nullable=False, default=0.0),
+    Index("ix_samples_at", "at"),
+)
+"""One point per run and repository: how sizes grow."""
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", BigId, primary_key=True, autoincrement=True),
+    Column("at", UtcText, nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("actor", Text, nullable=False, default=""),
+    Column("client", String(64), nullable=False, default=""),
+    Column("backup", String(64), nullable=False, default=""),
+    Column("message", Text, nullable=False, default=""),
+    Index("ix_events_at", "at"),
+)
