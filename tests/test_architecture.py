@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tools import runtime_requirements
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("client", "reconciler", "schema", "web_readonly")
 PURE = sorted([*(ROOT / "schema").rglob("*.py"), *(ROOT / "reconciler" / "core").rglob("*.py")])
@@ -161,3 +163,13 @@ def test_the_lock_has_a_hash_for_everything_and_no_address():
 
     assert [line for line in requirements if "==" not in line or "--hash=sha256:" not in line] == []
     assert [line for line in lock.splitlines() if "://" in line or "file:" in line or " @ " in line] == []
+
+
+def test_the_container_installs_the_lock_without_its_development_tools():
+    lock = (ROOT / "requirements.lock").read_text()
+
+    installed = runtime_requirements.entries(runtime_requirements.runtime(lock))
+
+    assert {"aiohttp", "borgmatic", "cffi", "jinja2", "pygit2", "pynacl", "requests"} <= set(installed)
+    assert {"hatchling", "mypy", "pytest", "ruff", "uv"} & set(installed) == set()
+    assert all(text in lock for text in installed.values())
