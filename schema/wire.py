@@ -108,6 +108,8 @@ class Accepted(Sent):
     heartbeat: float = HEARTBEAT_SECONDS
     resync: float = 300.0
     """How often, in seconds and with jitter, the client should pull although nothing was pushed."""
+    resend: bool = False
+    """The director knows nothing of this client's outbox (new, or rebuilt): report state and archives again."""
 
 
 class Pending(Sent):
