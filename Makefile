@@ -41,7 +41,7 @@ test: install ## set up what the tests need and run all of them: units, contract
 	$(PYTEST)
 
 .PHONY: test-unit
-test-unit: install ## run the tests that start no other program
+test-unit: install ## run everything but tests/e2e, which takes seconds
 	$(PYTEST) --ignore=tests/e2e
 
 .PHONY: coverage
@@ -51,6 +51,7 @@ coverage: install ## run all tests and show which branches none of them takes
 
 .PHONY: demo
 demo: install ## run a director, two clients and the dashboard on this machine (CHECK=1: unattended, verifying each outcome)
+	@tools/system-packages borg git ssh
 	$(PYTHON) examples/demo/demo.py $(if $(CHECK),--check)
 
 .PHONY: schemas
