@@ -19,7 +19,7 @@ from schema.scalars import Duration, LabelKey, LabelValue, Name, SecretKey
 API_VERSION = "borgmatic.director/v1"
 
 DEFAULT_CONFIG_DIRECTORY = "/etc/borgmatic.d"
-DEFAULT_STATE_DIRECTORY = "/var/lib/borgmatic-director"
+DEFAULT_STATE_DIRECTORY = "/var/lib/borgmatic-director-client"
 
 
 class Written(BaseModel):
