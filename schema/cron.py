@@ -35,7 +35,9 @@ def check_cron(text: str) -> str:
     """Return ``text`` when it is a five-field cron expression (or an alias such as ``@daily``) that fires some day."""
     fields = _ALIASES.get(text, text).split()
     if len(fields) != _FIELDS:
-        raise ValueError(f"'{text}' is not a cron expression: write five fields (minute hour day month weekday) or @daily")
+        raise ValueError(
+            f"'{text}' is not a cron expression: write five fields (minute hour day month weekday) or @daily"
+        )
     try:
         _next_local(text, datetime(2024, 1, 1))  # noqa: DTZ001 - wall-clock time on purpose
     except (CroniterError, ValueError, KeyError, IndexError, OverflowError) as error:
@@ -61,10 +63,16 @@ def zone(text: str) -> ZoneInfo:
 Cron = Annotated[
     str,
     AfterValidator(check_cron),
-    Field(max_length=200, description="Five cron fields, or @hourly, @daily, @weekly, @monthly, @yearly.", examples=["30 2 * * *"]),
+    Field(
+        max_length=200,
+        description="Five cron fields, or @hourly, @daily, @weekly, @monthly, @yearly.",
+        examples=["30 2 * * *"],
+    ),
 ]
 TimeZone = Annotated[
-    str, AfterValidator(check_time_zone), Field(max_length=64, description="A zone of the IANA database.", examples=["Europe/Berlin"])
+    str,
+    AfterValidator(check_time_zone),
+    Field(max_length=64, description="A zone of the IANA database.", examples=["Europe/Berlin"]),
 ]
 
 
@@ -95,7 +103,9 @@ def due_between(cron: str, *, time_zone: str, after: datetime, until: datetime, 
 
 
 def _next_local(cron: str, local: datetime) -> datetime:
-    found = croniter(_ALIASES.get(cron, cron), local, ret_type=datetime, max_years_between_matches=_SEARCH_YEARS).get_next()
+    found = croniter(
+        _ALIASES.get(cron, cron), local, ret_type=datetime, max_years_between_matches=_SEARCH_YEARS
+    ).get_next()
     if not isinstance(found, datetime):
         raise TypeError(f"croniter returned {type(found).__name__}, not a datetime")
     return found

@@ -1,7 +1,7 @@
 """What one client must have: made by ``reconciler.core.render``, signed, sent, and followed by ``client``.
 
-The exact bytes of a managed file are ``ManagedFile.rendered(revision)``: the director's ``build`` and ``plan``, the client's
-``apply`` and drift watch all use that one function.
+The exact bytes of a managed file are ``ManagedFile.rendered(revision)``: the director's ``build`` and ``plan``, the
+client's ``apply`` and drift watch all use that one function.
 """
 
 from __future__ import annotations
@@ -155,5 +155,12 @@ def ssh_command(*, key_path: str | None, known_hosts: str | None) -> str:
     if key_path is not None:
         words += ["-o", "IdentitiesOnly=yes", "-i", key_path]
     if known_hosts is not None:
-        words += ["-o", "StrictHostKeyChecking=yes", "-o", f"UserKnownHostsFile={known_hosts}", "-o", "GlobalKnownHostsFile=/dev/null"]
+        words += [
+            "-o",
+            "StrictHostKeyChecking=yes",
+            "-o",
+            f"UserKnownHostsFile={known_hosts}",
+            "-o",
+            "GlobalKnownHostsFile=/dev/null",
+        ]
     return shlex.join(words)

@@ -102,7 +102,9 @@ class PolicyDenied(TerminalError):
         self.allow = allow
 
 
-_URL_CREDENTIALS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^\s/:@]*):(?P<password>[^\s/@]+)@", re.IGNORECASE)
+_URL_CREDENTIALS = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^\s/:@]*):(?P<password>[^\s/@]+)@", re.IGNORECASE
+)
 _TOKEN = re.compile(r"\bbd1-(?:token|enroll)\.[A-Za-z0-9_=.:/-]+")
 
 

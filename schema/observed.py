@@ -27,7 +27,7 @@ Size = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 class Outcome(StrEnum):
-    """How a run ended: succeeded, warned, failed; cancelled by a person or shutdown; lost when the machine died under it."""
+    """How a run ended. Cancelled: by a person or a shutdown. Lost: the machine or the client died under it."""
 
     SUCCEEDED = "succeeded"
     WARNED = "warned"
@@ -45,7 +45,7 @@ class Trigger(StrEnum):
 
 
 class DriftKind(StrEnum):
-    """Configuration: changed, missing, unmanaged. Evidence: overdue, repository and source missing. Coverage: unprotected."""
+    """Configuration: changed, missing, unmanaged. Evidence: overdue, …-missing. Coverage: unprotected."""
 
     CHANGED = "changed"
     MISSING = "missing"
@@ -231,13 +231,15 @@ class ClientEvent(Sent):
     backup: Name | None = None
 
 
-Report = Annotated[StateReport | RunStarted | RunLog | RunFinished | ArchivesSeen | ClientEvent, Field(discriminator="type")]
+Report = Annotated[
+    StateReport | RunStarted | RunLog | RunFinished | ArchivesSeen | ClientEvent, Field(discriminator="type")
+]
 
 
 # A person may have typed a secret into a managed file by hand: its value must not travel in a diff.
 _SECRET_OPTION = re.compile(
-    r"^(?P<head>[ +-]?\s*(?:-\s+)?[\"']?(?:[\w-]*(?:pass(?:phrase|word|command|code)?|secret|token|api_key|access_key|ping_url|dsn_key|"
-    r"integration_key|ping_key|user|url|key))[\"']?\s*:\s*)(?P<value>\S.*)$",
+    r"^(?P<head>[ +-]?\s*(?:-\s+)?[\"']?(?:[\w-]*(?:pass(?:phrase|word|command|code)?|secret|token|api_key|access_key|"
+    r"ping_url|dsn_key|integration_key|ping_key|user|url|key))[\"']?\s*:\s*)(?P<value>\S.*)$",
     re.IGNORECASE,
 )
 
@@ -269,7 +271,9 @@ def diff_files(desired: bytes, actual: bytes, *, name: str) -> str:
     return diff if len(diff) <= MAX_DIFF else diff[:MAX_DIFF] + "\n… (shortened)"
 
 
-def compare(desired: Mapping[str, bytes], actual: Mapping[str, bytes], *, unmanaged: frozenset[str] = frozenset(), now: Moment) -> tuple[Drift, ...]:
+def compare(
+    desired: Mapping[str, bytes], actual: Mapping[str, bytes], *, unmanaged: frozenset[str] = frozenset(), now: Moment
+) -> tuple[Drift, ...]:
     """Return the configuration drift between desired files and those on disk (path → bytes), in path order.
 
     ``unmanaged`` are files in borgmatic's directory that we did not write: reported, never touched.
@@ -280,7 +284,9 @@ def compare(desired: Mapping[str, bytes], actual: Mapping[str, bytes], *, unmana
             drifts.append(Drift(kind=DriftKind.MISSING, subject=path, message=f"{path} was removed", detected=now))
         elif actual[path] != content:
             diff = diff_files(content, actual[path], name=path)
-            drifts.append(Drift(kind=DriftKind.CHANGED, subject=path, message=f"{path} was edited", diff=diff, detected=now))
+            drifts.append(
+                Drift(kind=DriftKind.CHANGED, subject=path, message=f"{path} was edited", diff=diff, detected=now)
+            )
     drifts += [
         Drift(kind=DriftKind.UNMANAGED, subject=path, message=f"{path} is not managed by the director", detected=now)
         for path in sorted(unmanaged)

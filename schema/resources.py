@@ -1,7 +1,7 @@
 """The kinds people write: one model per kind, in the envelope of Kubernetes. Frozen, and unknown fields are errors.
 
-``reconciler.core.load`` makes these from YAML; ``json/v1/`` is generated from them (``make schemas``). To add a kind, write
-its spec and resource here, add it to ``KINDS``, and follow the recipe in CONTRIBUTING.md.
+``reconciler.core.load`` makes these from YAML; ``json/v1/`` is generated from them (``make schemas``). To add a kind,
+write its spec and resource here, add it to ``KINDS``, and follow the recipe in CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ DEFAULT_STATE_DIRECTORY = "/var/lib/borgmatic-director-client"
 class Written(BaseModel):
     """Base of everything people write: camelCase in YAML, snake_case in Python."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+    )
 
 
 class Metadata(Written):
@@ -59,7 +61,9 @@ class ValueFrom(Written):
     """Where a client finds a secret value: exactly one of the four. The director never sees the value."""
 
     secret: Name | None = Field(default=None, description="A Secret of this source.")
-    key: SecretKey | None = Field(default=None, description="Which value of the Secret; may be left out when it has only one.")
+    key: SecretKey | None = Field(
+        default=None, description="Which value of the Secret; may be left out when it has only one."
+    )
     file: AbsolutePath | None = Field(default=None, description="A file on the client.")
     systemd: SecretKey | None = Field(default=None, description="A systemd credential of the client's service.")
     container: SecretKey | None = Field(default=None, description="A container secret on the client.")
@@ -201,7 +205,9 @@ class ScheduleSpec(Written):
 
     cron: Cron
     time_zone: TimeZone | None = Field(default=None, description="Default: the client's time zone.")
-    jitter: Duration = Field(default=0, description="Each client starts up to this much later, always by the same amount.")
+    jitter: Duration = Field(
+        default=0, description="Each client starts up to this much later, always by the same amount."
+    )
     catch_up: bool = Field(default=True, description="Run once after a downtime in which at least one run was due.")
 
 
@@ -262,7 +268,9 @@ class SealedValue(Written):
 class SecretSpec(Written):
     """Named values that only the named clients can read. `director seal` writes them."""
 
-    clients: Clients | None = Field(default=None, description="Who may read it: `director seal` and `reseal` seal to these.")
+    clients: Clients | None = Field(
+        default=None, description="Who may read it: `director seal` and `reseal` seal to these."
+    )
     escrow: dict[Name, EscrowKey] = Field(
         default_factory=dict, description="Public escrow keys: who holds a private one can reseal for a new client."
     )

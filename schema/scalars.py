@@ -17,7 +17,9 @@ NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 Name = Annotated[
     str,
     StringConstraints(pattern=NAME_PATTERN),
-    Field(description="Lower-case letters, digits and hyphens, at most 63; unique within its kind.", examples=["web-1"]),
+    Field(
+        description="Lower-case letters, digits and hyphens, at most 63; unique within its kind.", examples=["web-1"]
+    ),
 ]
 
 SECRET_KEY_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}$"  # noqa: S105 - a pattern, not a secret
@@ -25,7 +27,9 @@ SecretKey = Annotated[str, StringConstraints(pattern=SECRET_KEY_PATTERN)]
 
 LabelKey = Annotated[
     str,
-    StringConstraints(pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"),
+    StringConstraints(
+        pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+    ),
 ]
 LabelValue = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$")]
 
@@ -38,7 +42,8 @@ Generation = Annotated[int, Field(ge=1, le=MAX_GENERATION)]
 """Counter of one client's desired state: ``max(last + 1, now in milliseconds)``. It only rises."""
 
 _DURATION = re.compile(
-    r"(?=.)(?:(?P<w>\d{1,6})w)?(?:(?P<d>\d{1,6})d)?(?:(?P<h>\d{1,6})h)?(?:(?P<m>\d{1,6})m)?(?:(?P<s>\d{1,9})s)?", re.ASCII
+    r"(?=.)(?:(?P<w>\d{1,6})w)?(?:(?P<d>\d{1,6})d)?(?:(?P<h>\d{1,6})h)?(?:(?P<m>\d{1,6})m)?(?:(?P<s>\d{1,9})s)?",
+    re.ASCII,
 )
 _UNIT_SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 MAX_DURATION_SECONDS = 10 * 366 * 86_400
@@ -65,7 +70,7 @@ def format_duration(seconds: int) -> str:
     return "".join(parts) or "0s"
 
 
-def _duration(value: Any) -> Any:  # noqa: ANN401 - pydantic hands over whatever a person wrote
+def _duration(value: Any) -> Any:
     if isinstance(value, str):
         return parse_duration(value)
     raise ValueError("a duration is text with a unit, for example 90s, 15m, 26h, 7d or 1d12h")

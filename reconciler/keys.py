@@ -1,0 +1,74 @@
+"""The director's signing key on disk: made once, mode 0600, never overwritten."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from schema.envelope import DirectorIdentity
+from schema.errors import TerminalError, TransientError, TrustError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def prepare_directory(directory: Path) -> None:
+    """Make the state directory (0700). One that others may write to is refused: it will hold the signing key."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = directory.stat().st_mode
+    except OSError as error:
+        raise TerminalError(f"cannot use the state directory {directory}: {error.strerror}") from None
+    if mode & 0o022:
+        raise TerminalError(
+            f"other users may write to the state directory {directory}",
+            hint=f"chmod 0700 {directory}, and look who changed it",
+        )
+
+
+def load_identity(path: Path) -> DirectorIdentity:
+    """Return the key in ``path``, made there on the first call.
+
+    Raises:
+        TerminalError: the file is damaged, or others can read it.
+        TransientError: the disk refused to keep a new one.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return _create(path)
+    except OSError as error:
+        raise TerminalError(f"cannot read the director's key {path}: {error.strerror}") from None
+    with os.fdopen(descriptor, encoding="ascii", errors="replace") as stream:
+        if os.fstat(stream.fileno()).st_mode & 0o077:
+            raise TerminalError(
+                f"others can read the director's key {path}", hint=f"chmod 0600 {path}; if it was read, replace it"
+            )
+        text = stream.read(4096)
+    try:
+        return DirectorIdentity.from_text(text)
+    except TrustError as error:
+        raise TerminalError(
+            f"the director's key {path} is damaged: {error.message}",
+            hint="restore the file from a backup; with a new key every client has to enrol again",
+        ) from None
+
+
+def _create(path: Path) -> DirectorIdentity:
+    identity = DirectorIdentity.generate()
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            stream.write(identity.to_text())
+            stream.flush()
+            os.fsync(stream.fileno())
+        # A link, unlike a rename, never replaces a key that another process has just made.
+        os.link(staged, path)
+    except FileExistsError:
+        return load_identity(path)
+    except OSError as error:
+        raise TransientError(f"cannot write the director's key {path}: {error.strerror}") from None
+    finally:
+        staged.unlink(missing_ok=True)
+    return identity
