@@ -96,11 +96,7 @@ class DirectorSettings(BaseSettings):
     """Everything the director reads at start."""
 
     model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix=_PREFIX,
-        env_nested_delimiter="__",
-        nested_model_default_partial_update=True,
+        frozen=True, extra="forbid", env_prefix=_PREFIX, env_nested_delimiter="__", validate_default=False
     )
 
     state_directory: Path = Path("/var/lib/borgmatic-director")
