@@ -52,7 +52,7 @@ class ManagedFile(Sent):
     """``config``: borgmatic's directory, flat. ``state``: the client's state directory (known_hosts files)."""
     path: RelativePath
     origin: str
-    """Where it comes from in Git, ``backups/web.yaml``; without a line, so that a comment added above changes no machine."""
+    """Where it comes from in Git, ``backups/web.yaml``: without a line, so that a comment above changes no machine."""
     content: str
     mode: int = Field(default=0o600, ge=0, le=0o777)
 

@@ -39,6 +39,9 @@ RETENTION = (
 )
 """borgmatic's options that keep archives; ``keep_exclude_tags`` is something else."""
 
+NAMING = ("prefix", "match_archives", "archive_name_format")
+"""borgmatic's options that decide which archives are a backup's own; the first one given wins."""
+
 _HOST = re.compile(r"\{(?:hostname|fqdn|reverse-fqdn)\}")
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 _WILDCARDS = re.compile(r"\*+|\?|\[[^\]]*\]|\\.")
@@ -69,8 +72,10 @@ class Claim:
     client: str
     effective: Effective
     names: str
+    matches: str
+    """What borgmatic takes for this backup's archives: what prune prunes and check checks."""
     prunes: str | None
-    """What its prune matches; None when it does not prune."""
+    """``matches``, or None when it does not prune."""
     own_format: bool
     """Whether the director chose the format: two such claims never collide."""
 
@@ -96,6 +101,7 @@ def claim(*, url: str, repository: str, client: str, effective: Effective) -> Cl
         client=client,
         effective=effective,
         names=names,
+        matches=matched,
         prunes=matched if prunes else None,
         own_format=name_format is not written and matched is names,
     )
@@ -127,6 +133,12 @@ def overlap(first: str, second: str) -> bool:
         if not reachable:
             return False
     return len(second) in _closure(reachable, second)
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Whether ``wide`` matches every text that ``narrow`` matches; False also where that is not plain to see."""
+    expression = ".*".join(re.escape(part) for part in wide.split("*"))
+    return re.fullmatch(expression, narrow, re.DOTALL) is not None
 
 
 def collisions(claims: Sequence[Claim]) -> Iterator[Problem]:
@@ -185,5 +197,4 @@ def _problem(pruner: Claim, other: Claim) -> Problem:
 
 def _cause(claim: Claim) -> tuple[Effective, str] | None:
     """Return the option of a person's own that decides the claim's pattern."""
-    options = ("prefix", "match_archives", "archive_name_format")
-    return next(((claim.effective, option) for option in options if claim.effective.options.get(option)), None)
+    return next(((claim.effective, option) for option in NAMING if claim.effective.options.get(option)), None)
