@@ -1,0 +1,183 @@
+"""From a build to signed desired states and the store's rows: who must be sent what, and what changed since. Pure.
+
+Called by the loop after everything was validated and weighed. Signing is deterministic (Ed25519), so this stays pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from schema.desired import PAYLOAD_TYPE, Content, DesiredState
+from schema.envelope import seal_envelope
+from schema.resources import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime, timedelta
+
+    from reconciler.core.build import Build
+    from schema.desired import Job
+    from schema.envelope import DirectorIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A signed desired state. ``without_bulk`` is what the loop keeps in memory."""
+
+    client: str
+    audience: str
+    generation: int
+    digest: str
+    revision: str
+    issued: datetime
+    expires: datetime
+    envelope: bytes = b""
+    content: Content | None = None
+
+    def without_bulk(self) -> Issued:
+        """Return the same without envelope and content."""
+        return replace(self, envelope=b"", content=None)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRow:
+    """A client of the published revision, as pages and the gateway need it."""
+
+    name: str
+    public_key: str
+    labels: dict[str, str]
+    origin: str
+    suspended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRow:
+    """One backup on one client of the published revision."""
+
+    client: str
+    backup: str
+    origin: str
+    cron: str
+    time_zone: str
+    rpo: int | None
+    suspended: bool
+    repositories: tuple[dict[str, str], ...]
+    """``name``, ``url``, ``encryption`` of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What differs between two builds, in the store's terms."""
+
+    clients: tuple[ClientRow, ...]
+    backups: tuple[BackupRow, ...]
+    removed_clients: tuple[str, ...]
+    removed_backups: tuple[tuple[str, str], ...]
+
+
+def issue(
+    built: Build,
+    *,
+    revision: str,
+    before: Mapping[str, Issued],
+    audience: Callable[[str], str | None],
+    identity: DirectorIdentity,
+    now: datetime,
+    validity: timedelta,
+) -> list[Issued]:
+    """Return new desired states for exactly those clients whose newest one no longer serves.
+
+    That is: other content, another audience, half of its validity gone, or none at all. A client without an approved
+    key has no audience, and is passed over. ``audience`` maps a client's name to its approved public key.
+    """
+    milliseconds = int(now.timestamp() * 1000)
+    found = []
+    for name, content in built.contents.items():
+        key = audience(name)
+        if key is None:
+            continue
+        last, digest = before.get(name), built.digests[name]
+        if last is not None and last.digest == digest and last.audience == key and now < last.expires - validity / 2:
+            continue
+        # The clock keeps generations rising when the store was lost; `last + 1` when the clock went back.
+        generation = max(last.generation + 1 if last else 1, milliseconds)
+        found.append(
+            _sign(
+                Issued(name, key, generation, digest, revision, now, now + validity, content=content),
+                content,
+                identity=identity,
+            )
+        )
+    return found
+
+
+def _sign(unsigned: Issued, content: Content, *, identity: DirectorIdentity) -> Issued:
+    state = DesiredState.model_construct(
+        audience=unsigned.audience,
+        generation=unsigned.generation,
+        revision=unsigned.revision,
+        issued=unsigned.issued,
+        expires=unsigned.expires,
+        digest=unsigned.digest,
+        content=content,
+    )
+    payload = state.model_dump_json().encode()
+    return replace(unsigned, envelope=seal_envelope(payload, payload_type=PAYLOAD_TYPE, identity=identity))
+
+
+def rows(before: Build | None, after: Build) -> Rows:
+    """Return the rows that changed (all of them without ``before``), and the keys of those that went."""
+    changed = [
+        name
+        for name, content in after.contents.items()
+        if before is None
+        or before.contents.get(name) is not content
+        or before.catalogue.get(Client, name) is not after.catalogue.get(Client, name)
+        or before.expansion.clients.get(name) is not after.expansion.clients.get(name)
+    ]
+    former = before.contents if before is not None else {}
+    return Rows(
+        clients=tuple(_client_row(after, name) for name in changed),
+        backups=tuple(_backup_row(after, name, job) for name in changed for job in after.contents[name].jobs),
+        removed_clients=tuple(sorted(former.keys() - after.contents.keys())),
+        removed_backups=tuple(
+            (name, job.backup)
+            for name, content in former.items()
+            if after.contents.get(name) is not content
+            for job in content.jobs
+            if job.backup not in _jobs(after.contents.get(name))
+        ),
+    )
+
+
+def _jobs(content: Content | None) -> set[str]:
+    return {job.backup for job in content.jobs} if content is not None else set()
+
+
+def _client_row(built: Build, name: str) -> ClientRow:
+    located = built.catalogue.all(Client)[name]
+    client: Any = located.resource
+    return ClientRow(
+        name=name,
+        public_key=client.spec.public_key or "",
+        labels=dict(client.metadata.labels),
+        origin=located.origin,
+        suspended=client.spec.suspend,
+    )
+
+
+def _backup_row(built: Build, name: str, job: Job) -> BackupRow:
+    effective = built.expansion.backups[job.backup]
+    return BackupRow(
+        client=name,
+        backup=job.backup,
+        origin=effective.backup.origin,
+        cron=job.schedule.cron if job.schedule else "",
+        time_zone=job.schedule.time_zone if job.schedule else "",
+        rpo=job.rpo,
+        suspended=job.suspend or built.contents[name].suspend,
+        repositories=tuple(
+            {"name": one.name, "url": one.url, "encryption": one.encryption} for one in job.repositories
+        ),
+    )

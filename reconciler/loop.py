@@ -1,0 +1,545 @@
+"""The reconcile loop: how what Git says becomes what every client must have.
+
+::
+
+    fetch → verify → build (load, validate, expand, render) → weigh → publish
+
+Level-triggered: a push, a timer, a file watch or a person only ask for a pass (``trigger``); a pass reads the source
+anew. Each step takes what the former returned; the first that objects ends the pass, and ``_summarise`` says once, in
+``finally``, how it ended. A revision is all or nothing: whatever is wrong, the published one stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import structlog
+
+from reconciler.core import dangers, issue, plan, weigh
+from reconciler.core.build import Build, BuildCache, build
+from schema.errors import DirectorError, InvalidSource, Problem, Severity, TerminalError, TransientError
+from schema.resources import Client
+from schema.status import Condition, ConditionType, Hold, RevisionStatus, SourceStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from reconciler.clock import Clock
+    from reconciler.core.issue import BackupRow, ClientRow, Issued
+    from reconciler.source import Commit, Files
+    from schema.envelope import DirectorIdentity
+
+_log = structlog.get_logger(__name__)
+
+_FIRST_RETRY_SECONDS = 2.0
+_LONGEST_RETRY_SECONDS = 300.0
+_SHORTEST_REVISION = 7
+
+Outcome = Literal["published", "unchanged", "stalled", "held", "failed", "suspended"]
+
+
+class SourcePort(Protocol):
+    """Git, as the loop needs it."""
+
+    async def fetch(self) -> str:
+        """Return the newest revision of the branch."""
+
+    def files(self, revision: str) -> Files:
+        """Return its resource files."""
+
+    def commit(self, revision: str) -> Commit:
+        """Return the commit."""
+
+    def log(self, old: str | None, new: str, *, limit: int = 100) -> list[Commit]:
+        """Return the commits between."""
+
+    def is_descendant(self, revision: str, *, of: str) -> bool:
+        """Whether history was only added to."""
+
+
+class Records(Protocol):
+    """The store, as the loop writes it."""
+
+    async def record_revision(self, revision: RevisionStatus, *, problems: Sequence[Problem]) -> None:
+        """Keep how a revision was judged."""
+
+    async def set_source(self, status: SourceStatus) -> None:
+        """Keep how the source stands."""
+
+    async def set_conditions(self, subject: str, conditions: Sequence[Condition]) -> None:
+        """Keep conditions; a transition time only moves when the status does."""
+
+    async def publish(
+        self,
+        *,
+        clients: Sequence[ClientRow],
+        backups: Sequence[BackupRow],
+        issued: Sequence[Issued],
+        removed_clients: Sequence[str],
+        removed_backups: Sequence[tuple[str, str]],
+        at: datetime,
+    ) -> None:
+        """Keep what was published, in one transaction."""
+
+    async def event(
+        self, *, reason: str, message: str, at: datetime, actor: str = "", client: str = "", backup: str = ""
+    ) -> None: ...
+
+
+class Gateway(Protocol):
+    """Whoever carries desired states to clients."""
+
+    def audience(self, client: str) -> str | None:
+        """Return the approved public key of a client, or None."""
+
+    def set_source_clients(self, keys: Mapping[str, str]) -> None:
+        """Approve the keys that stand in the published revision; revoke those that no longer do."""
+
+    async def publish(self, clients: Iterable[str]) -> None:
+        """Tell connected clients that there is something newer."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """What a person may choose about the loop. Times in seconds."""
+
+    interval: float = 60.0
+    validity: float = 90 * 86_400.0
+    mass_change: float = 0.2
+    hold_dangers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one pass ended."""
+
+    outcome: Outcome
+    revision: str = ""
+    reason: str = ""
+    message: str = ""
+    hint: str = ""
+    problems: tuple[Problem, ...] = ()
+    hold: Hold | None = None
+    changed: tuple[str, ...] = ()
+    """Clients that were sent something new."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the newest revision is the published one."""
+        return self.outcome in {"published", "unchanged"}
+
+
+class _Held(Exception):
+    def __init__(self, hold: Hold) -> None:
+        super().__init__(hold.message)
+        self.hold = hold
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What one pass has found so far."""
+
+    head: str = ""
+    build: Build | None = None
+    commit: Commit | None = None
+    result: Result = field(default_factory=lambda: Result("failed"))
+
+
+class Reconciler:
+    """Runs passes, one at a time, until ``stop``."""
+
+    def __init__(
+        self,
+        *,
+        source: SourcePort,
+        records: Records,
+        gateway: Gateway,
+        identity: DirectorIdentity,
+        borgmatic_schema: Mapping[str, Any],
+        clock: Clock,
+        settings: LoopSettings,
+        remembered: SourceStatus,
+        issued: Mapping[str, Issued],
+        acknowledged: Iterable[str] = (),
+    ) -> None:
+        self._source = source
+        self._records = records
+        self._gateway = gateway
+        self._identity = identity
+        self._schema = borgmatic_schema
+        self._clock = clock
+        self._settings = settings
+        self._status = remembered
+        self._issued = dict(issued)
+        self._acknowledged = set(acknowledged)
+        self._cache = BuildCache()
+        self._published: Build | None = None
+        self._judged: tuple[str, Result] | None = None
+        self._asked = asyncio.Event()
+        self._waiters: list[asyncio.Future[Result]] = []
+        self._stopping = False
+        self._failures = 0
+
+    # --- Asking for passes --------------------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> SourceStatus:
+        """How the source stood at the end of the last pass."""
+        return self._status
+
+    @property
+    def ready(self) -> bool:
+        """Whether a pass has ended since the start."""
+        return self._judged is not None or self._status.suspended
+
+    def trigger(self) -> None:
+        """Ask for a pass soon; asking twice is asking once."""
+        self._asked.set()
+
+    async def reconciled(self) -> Result:
+        """Ask for a pass, and return how it ended."""
+        waiter: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._judged = None if self._judged and not self._judged[1].ok else self._judged
+        self.trigger()
+        return await waiter
+
+    async def acknowledge(self, revision: str, *, actor: str) -> Result:
+        """Let a held revision through, and return how the pass for it ended."""
+        hold = self._status.hold
+        if hold is None or not hold.revision.startswith(revision) or len(revision) < _SHORTEST_REVISION:
+            held = hold.revision[:12] if hold else "none"
+            raise TerminalError(f"no held revision '{revision}'; held is: {held}", hint="see `director status`")
+        self._acknowledged.add(hold.revision)
+        await self._records.event(
+            reason="Acknowledged",
+            message=f"{hold.reason} of {hold.revision[:12]} was acknowledged",
+            actor=actor,
+            at=self._clock.now(),
+        )
+        self._judged = None
+        return await self.reconciled()
+
+    @property
+    def acknowledged(self) -> frozenset[str]:
+        """Revisions a person let through, for the store to keep."""
+        return frozenset(self._acknowledged)
+
+    def suspend(self, *, suspended: bool) -> None:
+        """Stop (or go on) publishing new revisions; what is published stays, and clients go on."""
+        self._status = self._status.model_copy(update={"suspended": suspended})
+        self.trigger()
+
+    # --- Running ------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run passes for ever: when asked, and on a jittered timer."""
+        while not self._stopping:
+            self._asked.clear()
+            waiters, self._waiters = self._waiters, []
+            result = await self.reconcile()
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(result)
+            if self._waiters:
+                continue
+            await self._pause(result)
+
+    def stop(self) -> None:
+        """End ``run`` after the current pass."""
+        self._stopping = True
+        self.trigger()
+
+    async def _pause(self, result: Result) -> None:
+        self._failures = self._failures + 1 if result.outcome == "failed" else 0
+        if self._failures:
+            # Full jitter: directors and servers that failed together do not come back together.
+            ceiling = min(_LONGEST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2 ** (self._failures - 1))
+            seconds = random.uniform(0.1, ceiling)
+        else:
+            seconds = self._settings.interval * random.uniform(0.9, 1.1)
+        timer = asyncio.ensure_future(self._clock.sleep(seconds))
+        asked = asyncio.ensure_future(self._asked.wait())
+        try:
+            await asyncio.wait({timer, asked}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (timer, asked):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+    async def reconcile(self) -> Result:
+        """Run one pass. Never raises for what is wrong with the source, the network or the store."""
+        this = _Pass()
+        try:
+            this.result = await self._steps(this)
+        except _Held as held:
+            this.result = Result(
+                "held",
+                this.head,
+                held.hold.reason,
+                held.hold.message,
+                hold=held.hold,
+                hint=f"look at `director plan`, then `director acknowledge {this.head[:12]}` or change the source",
+            )
+        except InvalidSource as error:
+            this.result = Result("stalled", this.head, "InvalidSource", _count(error.problems), problems=error.problems)
+        except TransientError as error:
+            this.result = Result("failed", this.head, "Failed", error.message, error.hint)
+        except DirectorError as error:
+            this.result = Result("stalled", this.head, "SourceUnusable", error.message, error.hint)
+        except Exception as error:  # noqa: BLE001 - the loop outlives every fault, and says so
+            # A fault of ours: nothing is published, everything goes on, and the log has the traceback.
+            _log.exception("reconcile.fault")
+            this.result = Result(
+                "failed", this.head, "InternalError", f"{type(error).__name__}: see the director's log"
+            )
+        finally:
+            await self._summarise(this)
+        return this.result
+
+    async def _steps(self, this: _Pass) -> Result:
+        if self._status.suspended:
+            return Result(
+                "suspended", self._status.revision, "Suspended", "reconciling is suspended", "director resume"
+            )
+        this.head = await self._source.fetch()
+        if self._judged and self._judged[0] == this.head:
+            # Judged before: only what time or approvals changed is left to do.
+            return await self._renew(self._judged[1])
+        await self._restore()
+        this.commit = await asyncio.to_thread(self._source.commit, this.head)
+        acknowledged = plan.acknowledgements(await asyncio.to_thread(self._messages, this.head))
+        await self._verify(this.head, acknowledged)
+        this.build = await asyncio.to_thread(self._build, this.head)
+        this.build.require_ok()
+        await asyncio.to_thread(self._weigh, this.head, this.build, acknowledged)
+        return await self._publish(this.head, this.build)
+
+    # --- The steps ----------------------------------------------------------------------------------------------------
+
+    async def _restore(self) -> None:
+        """After a start: build the published revision again, for it is what the next one is weighed against."""
+        if self._published is not None or not self._status.revision:
+            return
+        try:
+            built = await asyncio.to_thread(self._build, self._status.revision)
+        except DirectorError as error:
+            _log.warning("reconcile.published-revision-gone", revision=self._status.revision, problem=error.message)
+            return
+        self._published = built if built.ok else None
+
+    def _messages(self, head: str) -> list[str]:
+        """Return the commit messages since the published revision; only the head's own when history was rewritten."""
+        published = self._status.revision or None
+        if published is None or not self._source.is_descendant(head, of=published):
+            return [self._source.commit(head).message]
+        return [commit.message for commit in self._source.log(published, head)]
+
+    async def _verify(self, head: str, acknowledged: frozenset[str]) -> None:
+        published = self._status.revision
+        if not published or head in self._acknowledged or acknowledged & {"history-rewritten", "all"}:
+            return
+        if not await asyncio.to_thread(self._source.is_descendant, head, of=published):
+            raise _Held(
+                self._hold(
+                    head, "HistoryRewritten", f"revision {head[:12]} is not built upon the published {published[:12]}"
+                )
+            )
+
+    def _build(self, revision: str) -> Build:
+        files = self._source.files(revision)
+        built = build(files.files, borgmatic_schema=self._schema, cache=self._cache)
+        return replace(built, problems=(*files.problems, *built.problems)) if files.problems else built
+
+    def _weigh(self, head: str, built: Build, acknowledged: frozenset[str]) -> None:
+        if self._published is None or head in self._acknowledged:
+            return
+        share = self._settings.mass_change
+        found = weigh.weigh(weigh.shape(self._published), weigh.shape(built), revision=head, share=share)
+        if found is not None and not acknowledged & {weigh.CODE, "all"}:
+            raise _Held(self._hold(head, "MassChangeHeld", found.message))
+        if self._settings.hold_dangers:
+            found_dangers = plan.unacknowledged(dangers.find(self._published, built), acknowledged)
+            if found_dangers:
+                codes = ", ".join(sorted({danger.code for danger in found_dangers}))
+                raise _Held(self._hold(head, "DangerHeld", f"revision {head[:12]} could destroy data: {codes}"))
+
+    def _hold(
+        self, head: str, reason: Literal["HistoryRewritten", "MassChangeHeld", "DangerHeld"], message: str
+    ) -> Hold:
+        before = self._status.hold
+        since = before.since if before and before.revision == head and before.reason == reason else self._clock.now()
+        return Hold(revision=head, reason=reason, message=message, since=since)
+
+    async def _publish(self, head: str, built: Build) -> Result:
+        before, now = self._published, self._clock.now()
+        self._gateway.set_source_clients(_keys(built))
+        issued = self._issue(built, head, now)
+        change = issue.rows(before, built)
+        await self._records.publish(
+            clients=change.clients,
+            backups=change.backups,
+            issued=issued,
+            removed_clients=change.removed_clients,
+            removed_backups=change.removed_backups,
+            at=now,
+        )
+        self._published = built
+        self._remember(issued)
+        await self._gateway.publish([one.client for one in issued])
+        unchanged = head == self._status.revision
+        self._status = self._status.model_copy(
+            update={"revision": head, "published": self._status.published if unchanged else now}
+        )
+        warnings = tuple(problem for problem in built.problems if problem.severity is Severity.WARNING)
+        return Result(
+            "unchanged" if unchanged and not issued else "published",
+            head,
+            "Published",
+            f"revision {head[:12]} is published: {built.counts.jobs} backups on {len(built.contents)} clients",
+            problems=warnings,
+            changed=tuple(one.client for one in issued),
+        )
+
+    async def _renew(self, judged: Result) -> Result:
+        """Issue again to clients whose key was approved or replaced since, or whose desired state grows old."""
+        if self._published is None or not self._status.revision:
+            return judged
+        now = self._clock.now()
+        issued = self._issue(self._published, self._status.revision, now)
+        if issued:
+            await self._records.publish(
+                clients=(), backups=(), issued=issued, removed_clients=(), removed_backups=(), at=now
+            )
+            self._remember(issued)
+            await self._gateway.publish([one.client for one in issued])
+        changed = tuple(one.client for one in issued)
+        return replace(judged, outcome="unchanged" if judged.ok else judged.outcome, changed=changed)
+
+    def _issue(self, built: Build, revision: str, now: datetime) -> list[Issued]:
+        return issue.issue(
+            built,
+            revision=revision,
+            before=self._issued,
+            audience=self._gateway.audience,
+            identity=self._identity,
+            now=now,
+            validity=timedelta(seconds=self._settings.validity),
+        )
+
+    def _remember(self, issued: Iterable[Issued]) -> None:
+        for one in issued:
+            self._issued[one.client] = one.without_bulk()
+
+    # --- The one summary ----------------------------------------------------------------------------------------------
+
+    async def _summarise(self, this: _Pass) -> None:
+        result, now = this.result, self._clock.now()
+        news = self._judged is None or self._judged[0] != this.head or self._judged[1].outcome != result.outcome
+        if result.outcome in {"published", "unchanged", "stalled", "held"} and this.head:
+            self._judged = (this.head, result)
+        self._status = self._status.model_copy(
+            update={
+                "head": this.head or self._status.head,
+                "fetched": now if this.head else self._status.fetched,
+                "hold": result.hold,
+                "problems": result.problems if result.outcome not in {"failed", "suspended"} else self._status.problems,
+                "conditions": (),
+            }
+        )
+        conditions = source_conditions(result, now)
+        try:
+            if this.commit is not None and news and result.outcome in {"published", "unchanged", "stalled", "held"}:
+                await self._records.record_revision(
+                    _revision_status(this.commit, result, now), problems=result.problems
+                )
+            if news or result.outcome == "failed":
+                _log.info(
+                    "reconcile",
+                    outcome=result.outcome,
+                    revision=this.head[:12],
+                    reason=result.reason,
+                    message=result.message,
+                )
+                await self._records.event(
+                    reason=_EVENTS.get(result.outcome, "ReconcileFailed"),
+                    message=result.message,
+                    actor="director",
+                    at=now,
+                )
+            await self._records.set_source(self._status)
+            await self._records.set_conditions("source", conditions)
+        except DirectorError as error:
+            _log.error("reconcile.cannot-record", problem=error.message)
+        self._status = self._status.model_copy(update={"conditions": tuple(conditions)})
+
+
+_EVENTS = {
+    "published": "Published",
+    "unchanged": "Unchanged",
+    "stalled": "Stalled",
+    "held": "Held",
+    "suspended": "Suspended",
+}
+
+
+def source_conditions(result: Result, now: datetime) -> list[Condition]:
+    """Return the source's conditions after a pass."""
+
+    def condition(kind: ConditionType, status: bool, reason: str, message: str) -> Condition:  # noqa: FBT001
+        return Condition(
+            type=kind, status="True" if status else "False", reason=reason, message=message, last_transition_time=now
+        )
+
+    message = f"{result.message}\n{result.hint}" if result.hint else result.message
+    stalled = result.outcome in {"stalled", "held"}
+    return [
+        condition(ConditionType.READY, result.ok, result.reason, message),
+        condition(
+            ConditionType.STALLED, stalled, result.reason if stalled else "Progressing", message if stalled else ""
+        ),
+        condition(
+            ConditionType.RECONCILING,
+            result.outcome == "failed",
+            "Retrying" if result.outcome == "failed" else "Idle",
+            message if result.outcome == "failed" else "",
+        ),
+    ]
+
+
+def _keys(built: Build) -> dict[str, str]:
+    return {
+        name: located.resource.spec.public_key
+        for name, located in built.catalogue.all(Client).items()
+        if located.resource.spec.public_key is not None
+    }
+
+
+def _count(problems: Sequence[Problem]) -> str:
+    errors = [problem for problem in problems if problem.severity is Severity.ERROR]
+    first = f"{errors[0].place}: {errors[0].message}" if errors else "invalid"
+    return f"{first} (and {len(errors) - 1} more)" if len(errors) > 1 else first
+
+
+def _revision_status(commit: Commit, result: Result, now: datetime) -> RevisionStatus:
+    outcome: Literal["published", "stalled", "held"] = (
+        "published" if result.ok else "held" if result.hold else "stalled"
+    )
+    return RevisionStatus(
+        revision=commit.revision,
+        author=commit.author,
+        subject=commit.subject,
+        committed=commit.committed,
+        seen=now,
+        outcome=outcome,
+        reason=result.reason,
+        message=result.message,
+        changed_clients=len(result.changed),
+    )
