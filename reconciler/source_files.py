@@ -12,14 +12,13 @@ import hashlib
 import os
 import stat
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.core.catalogue import SourceFile
 from schema.errors import Problem, Severity, TerminalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
 MEBIBYTE = 1 << 20
 
@@ -132,68 +131,67 @@ def exceeded(reason: Exceeded) -> Files:
 
 
 @dataclass(slots=True)
-class _Folder:
-    """Reads one folder of the file system; paths in the result are relative to ``base``."""
+class _Reading:
+    """Reads folders of the file system. ``path`` is where something stands, ``shown`` its name in the result."""
 
-    base: Path
     tally: Tally
     files: list[SourceFile] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
-    def walk(self, folder: Path) -> None:
-        self.tally.check_depth(self.relative(folder))
-        for entry in self.entries(folder):
+    def walk(self, path: str, shown: str) -> None:
+        self.tally.check_depth(shown)
+        for entry in self.entries(path, shown):
             self.tally.add(entries=1)
-            name, path = entry.name, self.relative(Path(entry.path))
-            is_folder = entry.is_dir(follow_symlinks=False)
-            if is_hidden(name):
+            is_folder, is_link = entry.is_dir(follow_symlinks=False), entry.is_symlink()
+            inner = f"{shown}/{entry.name}" if shown else entry.name
+            if is_hidden(entry.name) or not (is_folder or is_link or is_resource(entry.name)):
                 continue
-            if (is_folder or entry.is_symlink() or is_resource(name)) and not path.isprintable():
-                self.problems.append(bad_name(path))
-            elif entry.is_symlink():
-                self.problems.append(skipped(path, "symbolic link"))
-            elif is_folder and os.path.lexists(Path(entry.path) / ".git"):
-                self.problems.append(skipped(path, "submodule"))
+            if not entry.name.isprintable():
+                self.problems.append(bad_name(inner))
+            elif is_link:
+                self.problems.append(skipped(inner, "symbolic link"))
+            elif is_folder and os.path.lexists(f"{entry.path}/.git"):
+                self.problems.append(skipped(inner, "submodule"))
             elif is_folder:
-                self.walk(Path(entry.path))
-            elif is_resource(name) and entry.is_file(follow_symlinks=False):
-                self.read(Path(entry.path))
+                self.walk(entry.path, inner)
+            elif entry.is_file(follow_symlinks=False):
+                self.read(entry.path, inner)
 
-    def entries(self, folder: Path) -> Iterator[os.DirEntry[str]]:
+    def entries(self, path: str, shown: str) -> list[os.DirEntry[str]]:
         try:
-            with os.scandir(folder) as found:
-                yield from sorted(found, key=lambda entry: entry.name)
+            with os.scandir(path) as found:
+                return sorted(found, key=lambda entry: entry.name)
         except OSError as error:
-            self.problems.append(self.unreadable(folder, error))
+            self.problems.append(_unreadable(shown, error))
+            return []
 
-    def read(self, file: Path) -> None:
+    def read(self, path: str, shown: str) -> None:
         limit = self.tally.bounds.file_bytes
         try:
             # The file may have become a link or a pipe since it was listed: neither is followed or waited for.
-            descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(descriptor, "rb") as stream:  # noqa: PTH123 - a descriptor has no Path
                 size = os.fstat(descriptor).st_size
                 data = stream.read(limit + 1) if size <= limit else b""
         except OSError as error:
-            self.problems.append(self.unreadable(file, error))
+            self.problems.append(_unreadable(shown, error))
             return
         if max(size, len(data)) > limit:
-            self.problems.append(too_large(self.relative(file), max(size, len(data)), self.tally.bounds))
+            self.problems.append(too_large(shown, max(size, len(data)), self.tally.bounds))
             return
         self.tally.add(files=1, size=len(data))
-        self.files.append(SourceFile(self.relative(file), blob_id(data), data))
+        self.files.append(SourceFile(shown, blob_id(data), data))
 
-    def relative(self, path: Path) -> str:
-        return Path(os.path.relpath(path, self.base)).as_posix()
 
-    def unreadable(self, path: Path, error: OSError) -> Problem:
-        return Problem(code="unreadable-file", path=self.relative(path), message=f"cannot read it: {error.strerror}")
+def _unreadable(shown: str, error: OSError) -> Problem:
+    return Problem(code="unreadable-file", path=shown, message=f"cannot read it: {error.strerror}")
 
 
 def read_folder(path: Path, *, relative_to: Path | None = None, bounds: Bounds | None = None) -> Files:
     """Read the resource files of a plain folder (or one file) as they are now: no Git, uncommitted work included.
 
-    Paths in the result are relative to ``relative_to``, by default to the folder itself. What Git would ignore is read.
+    Paths in the result are relative to ``relative_to`` (a folder above), by default to the folder itself. What Git
+    would ignore is read.
 
     Raises:
         TerminalError: there is no such folder or file.
@@ -204,13 +202,14 @@ def read_folder(path: Path, *, relative_to: Path | None = None, bounds: Bounds |
     except OSError as error:
         reason = "no such file or folder" if error.errno in {errno.ENOENT, errno.ENOTDIR} else error.strerror
         raise TerminalError(f"cannot read '{path}': {reason}") from error
-    base = (relative_to or (root if is_folder else root.parent)).resolve()
-    folder = _Folder(base, Tally(bounds or Bounds()))
+    base = relative_to.resolve() if relative_to else root if is_folder else root.parent
+    shown = "" if root == base else root.relative_to(base).as_posix()
+    reading = _Reading(Tally(bounds or Bounds()))
     try:
         if is_folder:
-            folder.walk(root)
+            reading.walk(str(root), shown)
         else:
-            folder.read(root)
+            reading.read(str(root), shown)
     except Exceeded as reason:
         return exceeded(reason)
-    return Files(tuple(sorted(folder.files, key=lambda file: file.path)), tuple(folder.problems))
+    return Files(tuple(sorted(reading.files, key=lambda file: file.path)), tuple(reading.problems))
