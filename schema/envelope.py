@@ -135,7 +135,9 @@ def parse_client_key(text: str) -> ClientKey:
 
 def parse_director_key(text: str) -> VerifyKey:
     """Return the parsed ``bd1-director.…``; degenerate keys are refused."""
-    return VerifyKey(text, _check_signing_key(_strip(text, DIRECTOR_PREFIX, _KEY_BYTES, what="director key"), what="director key"))
+    return VerifyKey(
+        text, _check_signing_key(_strip(text, DIRECTOR_PREFIX, _KEY_BYTES, what="director key"), what="director key")
+    )
 
 
 def parse_escrow_key(text: str) -> bytes:
@@ -252,7 +254,13 @@ def seal_for_escrow(value: bytes, *, secret: str, key: str, to: str) -> str:
 
 
 def _seal(value: bytes, *, secret: str, key: str, recipient: str, to: bytes) -> str:
-    inner = {"purpose": _SEALED_PURPOSE, "secret": secret, "key": key, "recipient": recipient, "value": encode_bytes(value)}
+    inner = {
+        "purpose": _SEALED_PURPOSE,
+        "secret": secret,
+        "key": key,
+        "recipient": recipient,
+        "value": encode_bytes(value),
+    }
     plain = json.dumps(inner, sort_keys=True).encode()
     plain += b" " * (-len(plain) % _PADDING)
     return SEALED_PREFIX + encode_bytes(nacl.public.SealedBox(nacl.public.PublicKey(to)).encrypt(plain))
@@ -270,7 +278,11 @@ def _open(private: nacl.public.PrivateKey, sealed: str, *, secret: str, key: str
             f"the {where} cannot be opened with this key", code="bad-seal", hint="seal it again with `director reseal`"
         ) from None
     wanted = {"purpose": _SEALED_PURPOSE, "secret": secret, "key": key, "recipient": recipient}
-    if not isinstance(inner, dict) or {name: inner.get(name) for name in wanted} != wanted or not isinstance(inner.get("value"), str):
+    if (
+        not isinstance(inner, dict)
+        or {name: inner.get(name) for name in wanted} != wanted
+        or not isinstance(inner.get("value"), str)
+    ):
         raise TrustError(f"the {where} was sealed under another name or for another machine", code="bad-seal")
     return decode_bytes(inner["value"], what=where)
 
@@ -302,8 +314,14 @@ def _pae(payload_type: str, payload: bytes) -> bytes:
 
 def seal_envelope(payload: bytes, *, payload_type: str, identity: DirectorIdentity) -> bytes:
     """Return the JSON of an envelope over exactly these bytes."""
-    signature = Signature(keyid=fingerprint(identity.public.text), sig=encode_bytes(identity.sign(purpose=payload_type, data=payload)))
-    return Envelope(payloadType=payload_type, payload=encode_bytes(payload), signatures=(signature,)).model_dump_json().encode()
+    signature = Signature(
+        keyid=fingerprint(identity.public.text), sig=encode_bytes(identity.sign(purpose=payload_type, data=payload))
+    )
+    return (
+        Envelope(payloadType=payload_type, payload=encode_bytes(payload), signatures=(signature,))
+        .model_dump_json()
+        .encode()
+    )
 
 
 def open_envelope(data: bytes, *, payload_type: str, key: VerifyKey, limit: int) -> bytes:
@@ -323,7 +341,9 @@ def open_envelope(data: bytes, *, payload_type: str, key: VerifyKey, limit: int)
             key.verify(decode_bytes(signature.sig, what="signature"), purpose=payload_type, data=payload)
             return payload
     raise TrustError(
-        "the envelope is not signed by the pinned director", code="bad-signature", hint="was the director's key replaced? enrol again"
+        "the envelope is not signed by the pinned director",
+        code="bad-signature",
+        hint="was the director's key replaced? enrol again",
     )
 
 
@@ -333,7 +353,7 @@ CHALLENGE_PURPOSE = "borgmatic-director/v1/challenge"
 PROOF_PURPOSE = "borgmatic-director/v1/proof"
 
 
-def transcript(  # noqa: PLR0913 - each is one field of the transcript
+def transcript(
     *,
     offered: Sequence[int],
     chosen: int,
@@ -402,6 +422,8 @@ class EnrolmentString(BaseModel):
         try:
             parsed = cls.model_validate_json(decode_bytes(text.removeprefix(ENROLMENT_PREFIX), what="enrolment string"))
         except (ValidationError, TrustError):
-            raise TrustError("the enrolment string is damaged", code="malformed", hint="copy the whole string again") from None
+            raise TrustError(
+                "the enrolment string is damaged", code="malformed", hint="copy the whole string again"
+            ) from None
         parse_director_key(parsed.director)
         return parsed

@@ -96,7 +96,9 @@ class Proof(Sent):
 
     type: Literal["proof"] = "proof"
     signature: SignatureText
-    token: Annotated[str, StringConstraints(pattern=r"^bd1-token\.[A-Za-z0-9_-]{43}$")] | None = Field(default=None, repr=False)
+    token: Annotated[str, StringConstraints(pattern=r"^bd1-token\.[A-Za-z0-9_-]{43}$")] | None = Field(
+        default=None, repr=False
+    )
 
 
 class Accepted(Sent):
@@ -237,7 +239,7 @@ def decode_from_director(frame: str | bytes, *, state: State) -> FromDirector:
     return message
 
 
-def _decode(frame: str | bytes, *, adapter: TypeAdapter[Any], limit: int) -> Any:  # noqa: ANN401 - the adapter says which
+def _decode(frame: str | bytes, *, adapter: TypeAdapter[Any], limit: int) -> Any:
     if len(frame) > limit:
         raise TrustError(f"a frame of {len(frame)} bytes is too large here", code=RefusalCode.TOO_LARGE)
     if isinstance(frame, bytes):
@@ -246,7 +248,10 @@ def _decode(frame: str | bytes, *, adapter: TypeAdapter[Any], limit: int) -> Any
         return adapter.validate_json(frame)
     except ValidationError as error:
         # Only places and kinds of errors: the input may hold a token.
-        places = ", ".join(".".join(str(part) for part in one["loc"]) + " " + one["type"] for one in error.errors(include_input=False)[:3])
+        places = ", ".join(
+            ".".join(str(part) for part in one["loc"]) + " " + one["type"]
+            for one in error.errors(include_input=False)[:3]
+        )
         raise TrustError(f"malformed message ({places})", code=RefusalCode.MALFORMED) from None
 
 
@@ -256,4 +261,6 @@ def parse_report(raw: dict[str, JsonValue]) -> Report:
         return _REPORT.validate_python(raw)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
-        raise TrustError(f"unreadable report ({'.'.join(map(str, first['loc']))}: {first['msg']})", code=RefusalCode.MALFORMED) from None
+        raise TrustError(
+            f"unreadable report ({'.'.join(map(str, first['loc']))}: {first['msg']})", code=RefusalCode.MALFORMED
+        ) from None
