@@ -9,7 +9,6 @@ before it looks inside.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
@@ -119,7 +118,7 @@ def _render(catalogue: Catalogue, expansion: Expansion, cache: BuildCache) -> di
     clients = catalogue.all(Client)
     for name, backups in expansion.clients.items():
         client, known = clients[name], former.get(name)
-        if known is None or known[0] is not client or not _identical(known[1], backups):
+        if known is None or not expand.is_same(known[0], client) or known[1] != backups:
             rendered = render.render(client, backups, memo=memo)
             if known is not None and known[2].digest == rendered.digest:
                 # Made anew from something that moved, and yet the same: callers compare with `is`.
@@ -127,10 +126,6 @@ def _render(catalogue: Catalogue, expansion: Expansion, cache: BuildCache) -> di
             known = (client, backups, rendered)
         cache.rendered[name] = known
     return {name: known[2] for name, known in cache.rendered.items()}
-
-
-def _identical(first: tuple[object, ...], second: tuple[object, ...]) -> bool:
-    return len(first) == len(second) and all(map(is_, first, second))
 
 
 def _collisions(rendered: Iterable[Rendered], cache: BuildCache) -> Iterator[Problem]:
@@ -144,7 +139,7 @@ def _collisions(rendered: Iterable[Rendered], cache: BuildCache) -> Iterator[Pro
         if len(claims) < 2:
             continue
         known = former.get(url)
-        if known is None or not _identical(known[0], tuple(claims)):
+        if known is None or known[0] != tuple(claims):
             known = (tuple(claims), tuple(archives.collisions(claims)))
         cache.collisions[url] = known
         yield from known[1]

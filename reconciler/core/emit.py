@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-_PLAIN = re.compile(r"[A-Za-z/_](?:[A-Za-z0-9_./@+=,-]|[ ](?=[A-Za-z0-9_./@+=,-]))*")
+_PLAIN = re.compile(r"[A-Za-z/_](?:[A-Za-z0-9_./@+=,-]|[ :](?=[A-Za-z0-9_./@+=,-]))*")
 _SPECIAL_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 """What YAML 1.1 or 1.2 reads as a boolean or null; numbers and dates begin with characters that ``_PLAIN`` refuses."""
 

@@ -67,21 +67,13 @@ class Effective:
     schedule: Located[Schedule] | None
     secrets: Mapping[str, Located[Secret]]
     """Every Secret that the options or the repositories refer to."""
+    complete: bool
+    """Whether everything that the backup refers to was found; ``validate`` names what was not."""
 
     @property
     def name(self) -> str:
         """The backup's name."""
         return self.backup.resource.metadata.name
-
-    @property
-    def complete(self) -> bool:
-        """Whether every resource that the backup names was found."""
-        spec = self.backup.resource.spec
-        return (
-            len(self.layers) == len(spec.profiles) + 1
-            and len(self.repositories) == len(set(spec.repositories))
-            and (self.schedule is None) == (spec.schedule is None)
-        )
 
     def origin(self, *path: str | int) -> Origin:
         """Return where the option at ``path`` of the merged options was written: in the last layer that has it.
@@ -100,8 +92,10 @@ class Effective:
 class Expansion:
     """Every backup with its layers merged, and for every client the backups that select it, by name."""
 
+    catalogue: Catalogue = field(repr=False)
     backups: Mapping[str, Effective]
     clients: Mapping[str, tuple[Effective, ...]]
+    index: ClientIndex = field(repr=False)
 
     @property
     def pairs(self) -> int:
@@ -110,18 +104,94 @@ class Expansion:
 
 
 def expand(catalogue: Catalogue, *, before: Expansion | None = None) -> Expansion:
-    """Return which client runs which backups. From ``before``, the former expansion, unchanged parts are reused."""
-    index = ClientIndex(catalogue.all(Client))
-    backups: dict[str, Effective] = {}
-    clients: dict[str, list[Effective]] = {name: [] for name in sorted(catalogue.all(Client))}
-    known = before.backups if before is not None else {}
-    for name, backup in sorted(catalogue.all(Backup).items()):
-        former = known.get(name)
-        effective = former if former is not None and _is_current(former, catalogue) else merge_backup(catalogue, backup)
-        backups[name] = effective
-        for client in index.select(backup.resource.spec.clients):
-            clients[client].append(effective)
-    return Expansion(backups, {name: tuple(selected) for name, selected in clients.items()})
+    """Return which client runs which backups.
+
+    From ``before``, the former expansion, every unchanged part is handed on as the same object.
+    """
+    clients = catalogue.all(Client)
+    if before is None:
+        backups = {name: merge_backup(catalogue, backup) for name, backup in sorted(catalogue.all(Backup).items())}
+        index = ClientIndex(clients)
+        return Expansion(catalogue, backups, _select(backups, index, clients), index)
+    backups = _merge_changed(catalogue, before)
+    if _relabelled(before.catalogue.all(Client), clients):
+        index = ClientIndex(clients)
+        selected = _select(backups, index, clients)
+        former = before.clients
+        selected = {name: kept if (kept := former.get(name)) == found else found for name, found in selected.items()}
+        return Expansion(catalogue, backups, selected, index)
+    return Expansion(catalogue, backups, _select_changed(backups, before), before.index)
+
+
+def _merge_changed(catalogue: Catalogue, before: Expansion) -> dict[str, Effective]:
+    """Return all backups merged, those of ``before`` where nothing they are made of has changed."""
+    backups = catalogue.all(Backup)
+    shared = (Profile, Repository, Schedule, Secret)
+    if any(changed_names(before.catalogue.all(kind), catalogue.all(kind)) for kind in shared):
+        suspects = {
+            name for name in backups if name not in before.backups or not _is_current(before.backups[name], catalogue)
+        }
+    else:
+        suspects = changed_names(before.catalogue.all(Backup), backups)
+    if not suspects:
+        return dict(before.backups)
+    merged = {name: effective for name, effective in before.backups.items() if name in backups}
+    merged.update((name, merge_backup(catalogue, backups[name])) for name in suspects if name in backups)
+    return merged if merged.keys() == before.backups.keys() else dict(sorted(merged.items()))
+
+
+def _select(
+    backups: Mapping[str, Effective], index: ClientIndex, clients: Iterable[str]
+) -> Mapping[str, tuple[Effective, ...]]:
+    selected: dict[str, list[Effective]] = {name: [] for name in sorted(clients)}
+    for effective in backups.values():
+        for client in index.select(effective.backup.resource.spec.clients):
+            selected[client].append(effective)
+    return {name: tuple(found) for name, found in selected.items()}
+
+
+def _select_changed(backups: Mapping[str, Effective], before: Expansion) -> Mapping[str, tuple[Effective, ...]]:
+    """Return the selection for the clients and labels of ``before``: only changed backups are looked at."""
+    names = {name for name, effective in backups.items() if before.backups.get(name) is not effective}
+    gone = before.backups.keys() - backups.keys()
+    added: dict[str, list[Effective]] = {}
+    for name in names | gone:
+        for side in (before.backups, backups):
+            if name in side:
+                for client in before.index.select(side[name].backup.resource.spec.clients):
+                    found = added.setdefault(client, [])
+                    found += [side[name]] if side is backups else []
+    selected = dict(before.clients)
+    for client, found in added.items():
+        kept = [effective for effective in selected[client] if effective.name not in names | gone]
+        selected[client] = tuple(sorted([*kept, *found], key=lambda effective: effective.name))
+    return selected
+
+
+def _relabelled(before: Mapping[str, Located[Client]], after: Mapping[str, Located[Client]]) -> bool:
+    """Whether selectors may select others than before: a client came, went, or has other labels."""
+    return before.keys() != after.keys() or any(
+        before[name].resource.metadata.labels != after[name].resource.metadata.labels
+        for name in changed_names(before, after)
+    )
+
+
+def changed_names(before: Mapping[str, Located[Resource]], after: Mapping[str, Located[Resource]]) -> set[str]:
+    """Return the names of resources that came, went, changed or moved."""
+    changed = {
+        name for name, located in after.items() if (former := before.get(name)) is None or not is_same(former, located)
+    }
+    return changed | (before.keys() - after.keys())
+
+
+def is_same(first: Located[Resource], second: Located[Resource]) -> bool:
+    """Whether both are one resource at one place. A parse cache hands the same resource on for the same blob."""
+    return first is second or (
+        first.path == second.path
+        and (
+            first.resource is second.resource or (first.digest == second.digest and first.positions == second.positions)
+        )
+    )
 
 
 class ClientIndex:
@@ -154,14 +224,20 @@ def merge_backup(catalogue: Catalogue, backup: Located[Backup]) -> Effective:
     for layer in layers:
         options = merge_layer(options, layer.resource.spec.borgmatic, layering=layer.resource.spec.layering)
     repositories = tuple(filter(None, (catalogue.get(Repository, name) for name in dict.fromkeys(spec.repositories))))
+    schedule = None if spec.schedule is None else catalogue.get(Schedule, spec.schedule)
     names = {name for name, _ in (*secret_references(options), *repository_secrets(repositories))}
+    secrets = {name: secret for name in sorted(names) if (secret := catalogue.get(Secret, name)) is not None}
     return Effective(
         backup=backup,
         layers=layers,
         options=options,
         repositories=repositories,
-        schedule=None if spec.schedule is None else catalogue.get(Schedule, spec.schedule),
-        secrets={name: secret for name in sorted(names) if (secret := catalogue.get(Secret, name)) is not None},
+        schedule=schedule,
+        secrets=secrets,
+        complete=len(layers) == len(spec.profiles) + 1
+        and len(repositories) == len(set(spec.repositories))
+        and (schedule is None) == (spec.schedule is None)
+        and len(secrets) == len(names),
     )
 
 
@@ -253,8 +329,8 @@ def _find(layer: JsonValue, merged: JsonValue | Mapping[str, JsonValue], path: S
 def _is_current(effective: Effective, catalogue: Catalogue) -> bool:
     """Whether everything ``effective`` was made of is still the same, positions included."""
     return (
-        _same(effective.backup, catalogue)
-        and effective.complete
+        effective.complete
+        and _same(effective.backup, catalogue)
         and all(_same(layer, catalogue) for layer in effective.layers)
         and all(_same(repository, catalogue) for repository in effective.repositories)
         and (effective.schedule is None or _same(effective.schedule, catalogue))
@@ -263,11 +339,5 @@ def _is_current(effective: Effective, catalogue: Catalogue) -> bool:
 
 
 def _same(located: Located[Resource], catalogue: Catalogue) -> bool:
-    resource = located.resource
-    current = catalogue.kinds[resource.kind].get(resource.metadata.name)
-    return current is located or (
-        current is not None
-        and current.digest == located.digest
-        and current.path == located.path
-        and current.position() == located.position()
-    )
+    current = catalogue.kinds[located.resource.kind].get(located.resource.metadata.name)
+    return current is not None and is_same(located, current)
