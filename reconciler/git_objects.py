@@ -247,9 +247,9 @@ class GitObjects:
     def _not_a_repository(self, error: pygit2.GitError) -> NotARepository:
         if not self.directory.exists():
             return NotARepository(f"cannot read the source: there is no folder '{self.directory}'")
-        if "extension" in str(error) or "version" in str(error):
+        if any((self.directory / name / "objects").is_dir() for name in ("", ".git")):
             return NotARepository(
-                f"cannot read the source '{self.directory}': {error}",
+                f"cannot read the source: '{self.directory}' is a Git repository of another format ({error})",
                 hint="the director reads repositories with SHA-1 object ids and files as reference storage",
             )
         return NotARepository(

@@ -33,7 +33,7 @@ from schema.errors import TerminalError, TransientError
 from schema.scalars import Duration
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, Iterator
 
 __all__ = ["Bounds", "Commit", "Files", "Place", "Source", "SourceSettings", "discover", "read_folder"]
 
@@ -214,7 +214,7 @@ class Source:
                 return self._head(_OUR_BRANCH)
             return self._objects.resolve(text)
 
-    async def watch(self) -> AsyncIterator[None]:
+    async def watch(self) -> AsyncGenerator[None]:
         """Yield when a branch of a local repository may have moved; end at once for one behind the network.
 
         A nudge, not a promise: network file systems announce nothing, and polling goes on. Every commit, push and reset
