@@ -183,7 +183,7 @@ class RepositorySpec(Written):
     )
     create: bool = Field(default=False, description="Create the repository on first use when it does not exist.")
     append_only: bool = Field(default=False, description="Create it append-only.")
-    quota: Annotated[str, StringConstraints(pattern=r"^\d{1,9}[KMGT]?$")] | None = Field(
+    quota: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}[KMGT]?$")] | None = Field(
         default=None, description="Storage quota at creation, e.g. 500G."
     )
     mountpoint: AbsolutePath | None = Field(default=None, description="Refuse to run while nothing is mounted here.")
