@@ -1,0 +1,535 @@
+"""Local policy: what this machine lets any director ask of it. Pure; ``apply`` asks before anything is written.
+
+The file contents are signed, and still not believed: each is read with borgmatic's own parser, from its exact bytes,
+under rules that leave nothing to interpretation (no tags and so no ``!include``, no anchors, no merge keys, no doubled
+keys). Options are allowed by name. What is not in ``HARMLESS`` (because it runs a program, chooses one, passes flags
+through, writes to a place of its own, gives Borg's protection away, or is simply unknown) needs a line in client.toml.
+
+Values are checked where an allowed option could do more than its name says:
+
+* borgmatic joins source directories and patterns into one patterns file, a line each, so that a line break in one is
+  another pattern;
+* a database's name reaches its dump program as a bare argument, so that a leading hyphen makes it a flag, and names,
+  labels and hosts become parts of a path;
+* a ``{credential …}`` in the password of a monitoring service could send any file there;
+* ``constants`` and ``${…}`` rewrite all other values, and so are put in before anything is checked, or refused.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+import shlex
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+
+from schema.desired import HEADER, Content, Job, ManagedFile, ssh_command
+from schema.errors import PolicyDenied
+from schema.resources import AbsolutePath, RepositoryUrl
+from schema.scalars import NAME_PATTERN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from schema.resources import Directories
+
+OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}(\.[a-z0-9_]{1,64}){0,3}$")]
+CredentialKind = Literal["file", "systemd", "container", "keepassxc", "onepassword"]
+
+
+class Policy(BaseModel):
+    """The ``[policy]`` table of client.toml. The default lets borgmatic back up, and nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    options: tuple[OptionName, ...] = ()
+    """Options allowed besides the harmless ones, with all that is below them: ``commands``, ``lvm.mount_command``."""
+    read_paths: tuple[AbsolutePath, ...] = ("/",)
+    """What may be backed up: these paths and what is below them."""
+    write_repositories: tuple[str, ...] = ("*",)
+    """Repository urls, as globs in which ``*`` matches slashes too."""
+    credentials: tuple[CredentialKind, ...] = ("file", "systemd", "container")
+    """borgmatic's credential hooks that may be used; ``keepassxc`` and ``onepassword`` run programs."""
+    credential_files: tuple[AbsolutePath, ...] = ()
+    """Files besides the managed secrets that ``{credential file …}`` and ssh keys may name."""
+    environment: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,128}$")], ...] = ()
+    """Variables of the service that borgmatic may see and that ``${…}`` may name."""
+    minimum_kept: int = Field(default=3, ge=0)
+    """A pruning backup must keep at least so many archives, or ``keep_within`` at least so many days."""
+
+
+def _names(*blocks: str, **nested: str) -> frozenset[str]:
+    top = {name for block in blocks for name in block.split()}
+    below = {f"{option}.{name}" for option, names in nested.items() for name in names.split()}
+    return frozenset(top | set(nested) | below)
+
+
+_DATABASE = """name label hostname port username password
+    restore_hostname restore_port restore_username restore_password"""
+_MYSQL = f"""{_DATABASE} skip_names container restore_container socket_path restore_socket_path password_transport
+    tls restore_tls events routines tablespaces format add_drop_database"""
+_PUSHOVER = " ".join(
+    f"{state} {state}.device {state}.expire {state}.html {state}.message {state}.priority {state}.retry {state}.sound "
+    f"{state}.title {state}.ttl {state}.url {state}.url_title"
+    for state in ("start", "finish", "fail")
+)
+_NTFY = " ".join(
+    f"{state} {state}.message {state}.priority {state}.tags {state}.title" for state in ("start", "finish", "fail")
+)
+_APPRISE = " ".join(f"{state} {state}.body {state}.title" for state in ("start", "finish", "fail", "log"))
+_PING = "create_slug ping_body_limit ping_url send_logs states verify_tls"
+
+HARMLESS = _names(
+    # What is backed up, and how
+    """source_directories source_directories_must_exist working_directory patterns exclude_patterns exclude_caches
+    exclude_if_present exclude_nodump keep_exclude_tags one_file_system numeric_ids atime ctime birthtime flags
+    read_special unsafe_skip_path_validation_before_create files_changed files_cache checkpoint_interval
+    checkpoint_volume chunker_params compression recompress upload_rate_limit upload_buffer_size retries retry_wait
+    umask lock_wait constants zfs btrfs""",
+    # Archives, what is kept of them, and Borg's own ways
+    """archive_name_format match_archives prefix archive_hostname archive_username file_list_format
+    archive_list_format encryption_passphrase use_chunks_archive borg_files_cache_ttl keep_within keep_secondly
+    keep_minutely keep_hourly keep_daily keep_weekly keep_monthly keep_yearly keep_13weekly keep_3monthly
+    compact_threshold check_repositories check_last""",
+    # What is said about it
+    """color verbosity syslog_verbosity log_file_verbosity log_file_format monitoring_verbosity log_json progress
+    statistics quick_statistics list_details default_actions skip_actions""",
+    repositories="path label encryption id_hash key_location append_only storage_quota make_parent_directories",
+    borg_exit_codes="code treat_as",
+    bootstrap="store_config_files",
+    checks="""name frequency only_run_on max_duration count_tolerance_percentage data_sample_percentage
+    data_tolerance_percentage""",
+    lvm="snapshot_size",
+    influxdb_databases="""name label bucket_id password tls verify_tls hostname port organization_id organization_name
+    active_configuration restore_bucket restore_organization full_replace compression""",
+    postgresql_databases=f"""{_DATABASE} container restore_container no_owner format compression ssl_mode ssl_cert
+    ssl_key ssl_root_cert ssl_crl""",
+    mariadb_databases=_MYSQL,
+    mysql_databases=_MYSQL,
+    mongodb_databases=f"""{_DATABASE} container restore_container password_transport authentication_database format""",
+    sqlite_databases="name label path restore_path",
+    openldap_databases="name label",
+    apprise=f"services services.url services.label send_logs logs_size_limit states {_APPRISE}",
+    cronitor="ping_url",
+    healthchecks=_PING,
+    watchgoose=_PING,
+    loki="url labels labels.* send_logs tls tls.cert_path tls.key_path",
+    ntfy=f"topic server username password access_token states {_NTFY}",
+    pagerduty="integration_key send_logs",
+    pushover=f"token user states {_PUSHOVER}",
+    sentry="data_source_name_url monitor_slug environment states",
+    uptime_kuma="push_url states verify_tls",
+    zabbix="""itemid host key server username password api_key states start start.value finish finish.value fail
+    fail.value""",
+)
+"""Every option of borgmatic 2.1.10 that runs nothing, chooses no program, writes nowhere and weakens no protection.
+
+Fixed programs of an option's own (``pg_dump``, ``zfs``, ``docker inspect``) are what those options are for.
+"""
+
+_REPOSITORY_OWN = frozenset(name.split(".")[1] for name in HARMLESS if name.startswith("repositories."))
+"""What belongs to an entry of ``repositories``; borgmatic takes everything else there for a general option."""
+
+_FREE_TEXT = frozenset({"message", "body", "title", "url_title", "*"})
+"""Last words of options whose text may be anything."""
+_SECRET_TEXT = frozenset({"encryption_passphrase", "password", "restore_password", "token", "access_token", "api_key"})
+_PATHS = frozenset(
+    {
+        "source_directories",
+        "working_directory",
+        "sqlite_databases.path",
+        "sqlite_databases.restore_path",
+        "loki.tls.cert_path",
+        "loki.tls.key_path",
+        "postgresql_databases.ssl_cert",
+        "postgresql_databases.ssl_key",
+        "postgresql_databases.ssl_root_cert",
+        "postgresql_databases.ssl_crl",
+    }
+)
+_PATH_PARTS = frozenset({"name", "label", "hostname", "container"})
+"""What borgmatic makes the path of a dump of (borgmatic.hooks.data_source.dump)."""
+
+_MAX_BYTES = 1024 * 1024
+_MAX_DEPTH = 12
+_MAX_NODES = 50_000
+_BREAKS = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
+_CREDENTIAL = re.compile(r"\{credential ([a-z]+) ([^{}\x00-\x1f]+)\}")
+_LOOKS_LIKE_CREDENTIAL = re.compile(r"\{\s*credential")
+# borgmatic.config.environment and borgmatic.config.constants
+_VARIABLE = re.compile(r"(?P<escape>\\)?\$\{(?P<name>[A-Za-z0-9_]+)(?::?-[^}]+)?\}")
+_CONSTANT = re.compile(r"(?P<left>\\)?\{(?P<name>\w+)(?P<right>\\)?\}")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_GLOB = re.compile(r"[*?\[]")
+_STYLES = frozenset({"", "fm", "sh", "re", "pp", "pf"})
+_WITHIN = re.compile(r"(\d+)([SMHdwmy])")
+_WITHIN_DAYS = {"S": 1 / 86_400, "M": 1 / 1_440, "H": 1 / 24, "d": 1, "w": 7, "m": 31, "y": 365}
+_KEEP = tuple(f"keep_{unit}" for unit in ("secondly", "minutely", "hourly", "daily", "weekly", "monthly", "yearly"))
+_KEEP_COUNTS = (*_KEEP, "keep_13weekly", "keep_3monthly")
+_URL: TypeAdapter[str] = TypeAdapter(RepositoryUrl)
+_PRIVATE_MODES = frozenset({0o400, 0o440, 0o444, 0o600, 0o640, 0o644})
+
+Node = str | list["Node"] | dict[str, "Node"]
+"""YAML with every scalar as its text: what type borgmatic makes of it matters to no rule here."""
+
+
+def check(content: Content, policy: Policy, directories: Directories) -> None:
+    """Raise ``PolicyDenied`` unless this machine lets a director ask for ``content``."""
+    if content.directories != directories:
+        raise PolicyDenied(
+            f"the director names other directories ({content.directories.config}, {content.directories.state}) than this "
+            f"machine uses ({directories.config}, {directories.state})",
+            allow=f"config_directory = {_toml(content.directories.config)}, "
+            f"state_directory = {_toml(content.directories.state)}",
+        )
+    configured = _check_files(content)
+    for job in content.jobs:
+        _Check(job, policy, directories).file(configured[job.file])
+
+
+def _check_files(content: Content) -> dict[str, ManagedFile]:
+    configured: dict[str, ManagedFile] = {}
+    seen: set[tuple[str, str]] = set()
+    for file in content.files:
+        if (file.place, file.path) in seen:
+            raise PolicyDenied(f"file '{file.path}' is sent twice")
+        seen.add((file.place, file.path))
+        if file.mode not in _PRIVATE_MODES:
+            raise PolicyDenied(f"file '{file.path}' would have the mode {file.mode:04o}: only 0600 and narrower ones, or 0644")
+        if _BREAKS.search(file.origin):
+            raise PolicyDenied(f"the origin of file '{file.path}' holds a line break or control character")
+        if file.place == "config":
+            if "/" in file.path or not file.path.endswith(".yaml"):
+                raise PolicyDenied(f"'{file.path}' is not a .yaml file directly in borgmatic's directory")
+            configured[file.path] = file
+        elif not re.fullmatch(r"known_hosts/" + NAME_PATTERN.strip("^$"), file.path):
+            raise PolicyDenied(f"'{file.path}' may not be written to the state directory: only known_hosts files")
+    jobs = [job.file for job in content.jobs]
+    if sorted(jobs) != sorted(configured) or any(job.file != f"{job.backup}.yaml" for job in content.jobs):
+        raise PolicyDenied("the configuration files are not exactly those of the jobs")
+    return configured
+
+
+class _Check:
+    """The rules for one job and its file."""
+
+    def __init__(self, job: Job, policy: Policy, directories: Directories) -> None:
+        self._job = job
+        self._policy = policy
+        self._directories = directories
+        self._secrets = f"{directories.state}/secrets"
+        self._constants: dict[str, str] = {}
+        self._working_directory: str | None = None
+
+    def file(self, file: ManagedFile) -> None:
+        options = self._parse(file)
+        self._constants = self._read_constants(options.get("constants", {}))
+        base = options.get("working_directory")
+        self._working_directory = self._put_in(base) if isinstance(base, str) else None
+        for name, value in options.items():
+            if name != "repositories":
+                self._option(name, value, depth=0)
+        repositories = options.get("repositories")
+        if not isinstance(repositories, list) or not all(isinstance(entry, dict) for entry in repositories):
+            raise self._denied("'repositories' is not a list of mappings")
+        entries = [entry for entry in repositories if isinstance(entry, dict)]
+        self._repositories(entries)
+        for merged in ({**options, **entry} for entry in entries):
+            self._retention(merged)
+
+    # --- Names --------------------------------------------------------------------------------------------------------
+
+    def _option(self, name: str, value: Node, *, depth: int) -> None:
+        """Check one option and all that is below it. ``name`` is its whole name, ``postgresql_databases.name``."""
+        self._allowed(name)
+        if isinstance(value, dict):
+            for key, below in value.items():
+                if name == "constants":
+                    continue
+                whole = f"{name}.*" if f"{name}.*" in HARMLESS else f"{name}.{key}"
+                self._option(whole, below, depth=depth + 1)
+        elif isinstance(value, list):
+            for item in value:
+                self._option(name, item, depth=depth + 1)
+        elif not self._listed(name):
+            self._value(name, value)
+        else:
+            self._credentials(name, value)
+
+    def _allowed(self, name: str) -> None:
+        if name in HARMLESS or self._listed(name) or name == "ssh_command":
+            return
+        raise self._denied(
+            f"option '{name}' is not among those that this machine allows", option="options", value=name
+        )
+
+    def _listed(self, name: str) -> bool:
+        return any(name == listed or name.startswith(f"{listed}.") for listed in self._policy.options)
+
+    # --- Values -------------------------------------------------------------------------------------------------------
+
+    def _value(self, name: str, written: str) -> None:
+        text = self._put_in(written)
+        self._credentials(name, text)
+        last = name.rsplit(".", 1)[-1]
+        if last in _FREE_TEXT or last in _SECRET_TEXT:
+            return
+        if _BREAKS.search(text):
+            raise self._denied(f"option '{name}' holds a line break or control character")
+        if name == "ssh_command":
+            self._ssh_command(text)
+        elif name == "patterns":
+            self._pattern(text)
+        elif name in _PATHS:
+            self._path(name, text)
+        elif name != "exclude_patterns":
+            if text.startswith("-") and not _NUMBER.fullmatch(text):
+                raise self._denied(f"option '{name}' begins with a hyphen, and would be taken for a flag: '{text}'")
+            part = last.removeprefix("restore_")
+            if "_databases." in name and part in _PATH_PARTS and ("/" in text or text in {".", ".."}):
+                raise self._denied(f"option '{name}' names a place outside borgmatic's folder for dumps: '{text}'")
+
+    def _put_in(self, text: str) -> str:
+        """Return ``text`` with borgmatic's constants and no environment variable that is not listed."""
+        replaced = _CONSTANT.sub(self._constant, text)
+        for candidate in (text, replaced):
+            for match in _VARIABLE.finditer(candidate):
+                if not match["escape"] and match["name"] not in self._policy.environment:
+                    raise self._denied(
+                        f"the environment variable '{match['name']}' may not be read",
+                        option="environment",
+                        value=match["name"],
+                    )
+        return replaced
+
+    def _constant(self, match: re.Match[str]) -> str:
+        if match["left"] and match["right"]:
+            return f"{{{match['name']}}}"
+        return self._constants.get(match["name"], match[0])
+
+    def _read_constants(self, constants: Node) -> dict[str, str]:
+        if not isinstance(constants, dict):
+            raise self._denied("'constants' is not a mapping")
+        for name, value in constants.items():
+            if not isinstance(value, str) or re.search(r"[{}$\\]", value) or _BREAKS.search(value):
+                raise self._denied(f"constant '{name}' is not a plain value (no braces, '$', backslash or line break)")
+        return {name: value for name, value in constants.items() if isinstance(value, str)}
+
+    def _credentials(self, name: str, text: str) -> None:
+        if not _LOOKS_LIKE_CREDENTIAL.search(text):
+            return
+        match = _CREDENTIAL.fullmatch(text)
+        words = _words(match[2]) if match else []
+        if match is None or not words:
+            raise self._denied(f"option '{name}' holds a credential reference in a form that this machine does not read")
+        kind = match[1]
+        if kind not in self._policy.credentials:
+            raise self._denied(f"credentials of kind '{kind}' may not be used", option="credentials", value=kind)
+        if kind == "file":
+            if len(words) != 1:
+                raise self._denied(f"option '{name}' names more than one credential file")
+            self._secret_file(words[0], what=f"option '{name}'")
+        elif kind in {"systemd", "container"} and not (len(words) == 1 and re.fullmatch(r"[\w.-]+", words[0])):
+            raise self._denied(f"option '{name}' holds a credential whose name is not a name")
+
+    def _secret_file(self, path: str, *, what: str) -> None:
+        folder, _, file = path.rpartition("/")
+        managed = folder == self._secrets and re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", file)
+        if not managed and path not in self._policy.credential_files:
+            raise self._denied(f"{what} reads a secret from '{path}'", option="credential_files", value=path)
+
+    def _ssh_command(self, text: str) -> None:
+        words = _words(text)
+        after = dict(zip(words, words[1:], strict=False))
+        key = after.get("-i")
+        hosts = next((word.partition("=")[2] for word in words if word.startswith("UserKnownHostsFile=")), None)
+        if text != ssh_command(key_path=key, known_hosts=hosts):
+            raise self._denied(
+                "option 'ssh_command' is not the command that the director writes", option="options", value="ssh_command"
+            )
+        if key is not None:
+            self._secret_file(key, what="option 'ssh_command'")
+        known = f"{self._directories.state}/known_hosts/"
+        if hosts is not None and not (hosts.startswith(known) and re.fullmatch(NAME_PATTERN, hosts.removeprefix(known))):
+            raise self._denied(f"option 'ssh_command' names the known_hosts file '{hosts}' outside the state directory")
+
+    def _pattern(self, text: str) -> None:
+        line = text.strip()
+        if not line or line.startswith("#"):
+            return
+        kind, _, rest = line.partition(" ")
+        if kind not in {"R", "P", "-", "!", "+"} or not rest:
+            raise self._denied(f"'{line}' is not a pattern")
+        if kind == "R":
+            style, colon, path = rest.partition(":")
+            self._path("patterns", path if colon and style in _STYLES else rest)
+
+    def _path(self, name: str, text: str) -> None:
+        whole = text
+        if not text.startswith(("/", "~")) and self._working_directory is not None and name != "working_directory":
+            whole = f"{self._working_directory}/{text}"
+        if ".." in whole.split("/"):
+            raise self._denied(f"option '{name}' holds '..': '{text}'")
+        if not whole.startswith("/") and "/" not in self._policy.read_paths:
+            raise self._denied(f"option '{name}' is not an absolute path: '{text}'")
+        glob = _GLOB.search(whole)
+        fixed = whole if glob is None else whole[: whole.rfind("/", 0, glob.start()) + 1]
+        fixed = posixpath.normpath(fixed).replace("//", "/")
+        if not any(allowed == "/" or fixed == allowed or fixed.startswith(f"{allowed}/") for allowed in self._policy.read_paths):
+            raise self._denied(f"'{text}' may not be read", option="read_paths", value=fixed)
+
+    # --- Repositories and retention -----------------------------------------------------------------------------------
+
+    def _repositories(self, entries: list[dict[str, Node]]) -> None:
+        for entry in entries:
+            for name, value in entry.items():
+                if name == "repositories":
+                    raise self._denied("a repository holds repositories")
+                self._option(f"repositories.{name}" if name in _REPOSITORY_OWN else name, value, depth=1)
+        written = [(self._text(entry.get("label")), self._text(entry.get("path"))) for entry in entries]
+        declared = [(repository.name, repository.url) for repository in self._job.repositories]
+        if written != declared:
+            raise self._denied("the repositories of the file are not those of the job")
+        for _, url in declared:
+            self._url(url)
+
+    def _text(self, value: Node | None) -> str:
+        return self._put_in(value) if isinstance(value, str) else ""
+
+    def _url(self, url: str) -> None:
+        try:
+            plain = _URL.validate_python(url) == url
+        except ValidationError:
+            plain = False
+        if not plain or _VARIABLE.search(url):
+            raise self._denied(f"'{url}' is not the url of a repository")
+        if not any(fnmatchcase(url, glob) for glob in self._policy.write_repositories):
+            raise self._denied(f"repository '{url}' may not be written", option="write_repositories", value=url)
+
+    def _retention(self, options: Mapping[str, Node]) -> None:
+        if "prune" not in self._job.actions:
+            return
+        counts = [self._count(options.get(name)) for name in _KEEP_COUNTS]
+        within = _WITHIN.fullmatch(self._text(options.get("keep_within")))
+        days = int(within[1]) * _WITHIN_DAYS[within[2]] if within else 0
+        kept = sum(counts)
+        if any(count < 0 for count in counts) or kept >= self._policy.minimum_kept or days >= self._policy.minimum_kept:
+            return
+        raise PolicyDenied(
+            f"backup '{self._job.backup}' would keep {kept} archives, and this machine wants at least "
+            f"{self._policy.minimum_kept}",
+            allow=f"policy.minimum_kept = {kept}",
+        )
+
+    def _count(self, value: Node | None) -> int:
+        text = self._text(value)
+        return int(text) if re.fullmatch(r"-?\d{1,9}", text) else 0
+
+    # --- Reading and refusing -----------------------------------------------------------------------------------------
+
+    def _parse(self, file: ManagedFile) -> dict[str, Node]:
+        text = HEADER.format(origin=file.origin, revision="0" * 12) + file.content
+        try:
+            node = _build(_events(text))
+        except _Unreadable as error:
+            raise self._denied(f"its configuration {error}") from None
+        if not isinstance(node, dict):
+            raise self._denied("its configuration is not a mapping of options")
+        return node
+
+    def _denied(self, what: str, *, option: str = "", value: str = "") -> PolicyDenied:
+        allow = ""
+        if option:
+            values = (*getattr(self._policy, option), value)
+            allow = f"policy.{option} = [{', '.join(_toml(one) for one in values)}]"
+        return PolicyDenied(f"backup '{self._job.backup}' is not allowed here: {what}", allow=allow)
+
+
+# --- YAML, strictly -----------------------------------------------------------------------------------------------------
+
+
+class _Unreadable(Exception):
+    """A sentence's end: what about the YAML is refused."""
+
+
+def _events(text: str) -> Iterator[object]:
+    """Yield the events of borgmatic's own parser."""
+    from ruamel.yaml import YAML, YAMLError  # noqa: PLC0415 - a client at rest never needs it
+
+    if len(text.encode()) > _MAX_BYTES:
+        raise _Unreadable(f"is larger than {_MAX_BYTES // 1024} KiB")
+    try:
+        yield from YAML(typ="safe").parse(text)
+    except YAMLError as error:
+        raise _Unreadable(f"is not YAML ({str(error).splitlines()[0]})") from None
+
+
+def _build(events: Iterator[object]) -> Node | None:
+    """Return the one document as plain data, without recursion; refuse all that could be read in two ways."""
+    root: Node | None = None
+    stack: list[tuple[list[Node] | dict[str, Node], str | None]] = []
+    documents = nodes = 0
+    for event in events:
+        kind = type(event).__name__
+        if kind in {"StreamStartEvent", "StreamEndEvent", "DocumentEndEvent", "CommentEvent"}:
+            continue
+        if kind == "DocumentStartEvent":
+            documents += 1
+            if documents > 1 or getattr(event, "version", None) or getattr(event, "tags", None):
+                raise _Unreadable("has directives or more than one document")
+            continue
+        if kind in {"MappingEndEvent", "SequenceEndEvent"}:
+            stack.pop()
+            continue
+        nodes += 1
+        _refuse_ambiguous(event, kind)
+        node: Node = str(getattr(event, "value", "")) if kind == "ScalarEvent" else [] if kind == "SequenceStartEvent" else {}
+        if stack and isinstance(stack[-1][0], dict) and stack[-1][1] is None:
+            stack[-1] = stack[-1][0], _key(node, stack[-1][0])
+            continue
+        if not stack:
+            root = node
+        else:
+            parent, key = stack[-1]
+            if isinstance(parent, list):
+                parent.append(node)
+            else:
+                parent[str(key)] = node
+                stack[-1] = parent, None
+        if not isinstance(node, str):
+            stack.append((node, None))
+        if len(stack) > _MAX_DEPTH or nodes > _MAX_NODES:
+            raise _Unreadable("is too deep or too large")
+    return root
+
+
+def _refuse_ambiguous(event: object, kind: str) -> None:
+    if kind == "AliasEvent" or getattr(event, "anchor", None):
+        raise _Unreadable("has anchors or aliases")
+    tag = getattr(event, "tag", None)
+    if tag is not None and str(tag) not in {"", "None"}:
+        raise _Unreadable(f"has the tag {tag}")
+
+
+def _key(node: Node, mapping: dict[str, Node]) -> str:
+    if not isinstance(node, str):
+        raise _Unreadable("has a key that is not text")
+    if node == "<<":
+        raise _Unreadable("has a merge key")
+    if node in mapping:
+        raise _Unreadable(f"has the key '{node}' twice")
+    return node
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return []
+
+
+def _toml(text: str) -> str:
+    return json.dumps(text)
