@@ -46,11 +46,12 @@ class SourceTable(_Table):
     """A folder of the repository that holds the resources; empty is the whole repository."""
     username: str = ""
     password_file: Path | None = None
-    ssh_key_file: Path | None = None
-    known_hosts_file: Path | None = None
+    token_file: Path | None = None
     ca_file: Path | None = None
+    ssh_key: Path | None = None
+    known_hosts: Path | None = None
+    fetch_timeout: Duration = parse_duration("2m")
     interval: Duration = parse_duration("1m")
-    timeout: Duration = parse_duration("2m")
     hold_dangers: bool = False
     """Hold every revision that ``plan`` calls dangerous until it is acknowledged."""
     mass_change: Share = 0.2

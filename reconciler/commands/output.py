@@ -64,6 +64,11 @@ def friendly(function: Callable[P, T]) -> Callable[P, T]:
     return wrapper
 
 
+def examples(*commands: str) -> str:
+    """Return the epilog of a command's help."""
+    return "Examples:\n\n\b\n" + "\n".join(f"  {command}" for command in commands)
+
+
 def output_option(function: Callable[P, T]) -> Callable[P, T]:
     """Add ``-o table|json|yaml``."""
     option = click.option(
@@ -98,10 +103,10 @@ def print_rows(
     if not rows:
         click.echo(empty)
         return
-    from rich import box  # noqa: PLC0415 - rich costs 100 ms, which --help need not pay
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for title, _ in columns:

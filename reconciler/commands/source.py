@@ -1,0 +1,289 @@
+"""Commands about a source, offline: ``init``, ``validate``, ``build``, ``plan``, ``schema``, and Git's hooks."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from reconciler.commands.output import CouldNotRun, Failed, echo_lines, examples, friendly, print_data
+from reconciler.commands.problem_formats import FORMATS, format_problems
+from schema.errors import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from reconciler.core.build import Build
+    from reconciler.source import Commit, Files
+
+_PATH = click.Path(exists=True, path_type=Path)
+
+
+def build_files(files: Files, *, schema_file: Path | None = None) -> Build:
+    """Return the build of ``files``, with the problems of reading them first: the server's own code."""
+    from dataclasses import replace
+
+    from reconciler import borgmatic_schema
+    from reconciler.core.build import build
+
+    built = build(files.files, borgmatic_schema=borgmatic_schema.load(schema_file))
+    return replace(built, problems=(*files.problems, *built.problems)) if files.problems else built
+
+
+def read_path(path: Path) -> Files:
+    """Return the resource files below ``path`` as they are now; shown paths start where the repository does."""
+    from reconciler.source import discover, read_folder
+
+    place = discover(path if path.is_dir() else path.parent)
+    root = place.repository if place is not None else None
+    return read_folder(path.resolve(), relative_to=root)
+
+
+def _summary(built: Build) -> str:
+    errors = sum(problem.severity is Severity.ERROR for problem in built.problems)
+    warnings = len(built.problems) - errors
+    noun = "backup" if built.counts.jobs == 1 else "backups"
+    found = ", ".join(f"{count} {kind}" for kind, count in built.counts.resources.items() if count)
+    counted = f"{found or 'no resources'}; {built.counts.jobs} {noun} on clients"
+    if errors:
+        return f"invalid: {errors} {'error' if errors == 1 else 'errors'}, {warnings} warnings ({counted})"
+    return f"valid: {counted}" + (f", {warnings} {'warning' if warnings == 1 else 'warnings'}" if warnings else "")
+
+
+@click.command(
+    epilog=examples(
+        "director validate .",
+        "director validate --format github .",
+        "director validate --format sarif . > result.sarif",
+    )
+)
+@click.argument("path", type=_PATH, default=Path())
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="How to print.")
+@click.option("--strict", is_flag=True, help="Warnings fail, too.")
+@click.option(
+    "--borgmatic-schema", "schema_file", type=_PATH, help="Check options against this borgmatic's config/schema.yaml."
+)
+@friendly
+def validate(path: Path, form: str, strict: bool, schema_file: Path | None) -> None:
+    """Check every resource below PATH, as the director would, and say all that is wrong.
+
+    Needs no director and no network. Uncommitted work is read as it is. Exit 0: valid; 1: not; 2: could not run.
+    """
+    built = build_files(read_path(path), schema_file=schema_file)
+    click.echo(format_problems(built.problems, form, summary=_summary(built)))
+    if not built.ok or (strict and built.problems):
+        raise Failed("")
+
+
+@click.command(
+    epilog=examples(
+        "director build . --client web-1",
+        "director build . --out /tmp/rendered",
+    )
+)
+@click.argument("path", type=_PATH, default=Path())
+@click.option("--client", help="Only this client.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Write files below this folder, per client."
+)
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@friendly
+def build(path: Path, client: str | None, out: Path | None, output: str) -> None:
+    """Render what each client would get from PATH, offline, with the director's own code.
+
+    Secrets stay sealed: rendered files hold references only.
+    """
+    built = build_files(read_path(path))
+    _require_ok(built)
+    contents = dict(built.contents)
+    if client is not None:
+        if client not in contents:
+            known = ", ".join(sorted(contents)) or "none"
+            raise CouldNotRun(f"there is no client '{client}'; the source has: {known}")
+        contents = {client: contents[client]}
+    if output == "json":
+        print_data(contents, "json")
+        return
+    for name, content in sorted(contents.items()):
+        for file in content.files:
+            text = file.rendered("0" * 40).decode().partition("\n")[2] if out is None else file.content
+            if out is None:
+                click.secho(f"# {name}: {file.path}  (from {file.origin})", fg="cyan")
+                click.echo(text)
+                continue
+            target = out / name / file.place / file.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
+        if out is not None:
+            jobs = out / name / "jobs.json"
+            jobs.parent.mkdir(parents=True, exist_ok=True)
+            jobs.write_text(
+                json.dumps([job.model_dump(mode="json") for job in content.jobs], indent=2) + "\n", encoding="utf-8"
+            )
+    if out is not None:
+        click.echo(f"wrote the files of {len(contents)} {'client' if len(contents) == 1 else 'clients'} to {out}")
+
+
+def _require_ok(built: Build) -> None:
+    if not built.ok:
+        errors = [problem for problem in built.problems if problem.severity is Severity.ERROR]
+        click.echo(format_problems(errors, "text", summary=_summary(built)), err=True)
+        raise Failed("")
+
+
+@click.command(
+    epilog=examples(
+        "director plan . --from main --to HEAD",
+        "director plan . --from HEAD~1",
+        "director plan . -o json",
+    )
+)
+@click.argument("path", type=_PATH, default=Path())
+@click.option("--from", "before", default="HEAD", show_default=True, help="The revision that is there.")
+@click.option("--to", "after", help="The revision that would come. Default: the files as they are now.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@friendly
+def plan(path: Path, before: str, after: str | None, output: str) -> None:
+    """Show what a change would do, client by client: files, schedules, secrets, and dangers to data.
+
+    Exit 1 when a danger is not acknowledged by a `Director-Acknowledge: CODE` trailer in a commit message (or the
+    change is invalid), so that CI can ask for a second look.
+    """
+    from reconciler.core import plan as planning
+    from reconciler.git_objects import GitObjects
+    from reconciler.source import discover
+
+    place = discover(path if path.is_dir() else path.parent)
+    if place is None:
+        raise CouldNotRun(
+            f"{path} is not in a Git repository", hint="plan compares revisions: `git init` and commit first"
+        )
+    objects = GitObjects(place.repository)
+    old = objects.resolve(before)
+    built_before = build_files(objects.files(old, place.path))
+    if not built_before.ok:
+        errors = [problem for problem in built_before.problems if problem.severity is Severity.ERROR]
+        raise CouldNotRun(f"the revision to compare with, {old[:12]}, is itself invalid: {errors[0]}")
+    if after is None:
+        built_after, commits = build_files(read_path(path)), []
+    else:
+        new = objects.resolve(after)
+        built_after, commits = build_files(objects.files(new, place.path)), objects.log(old, new)
+    _require_ok(built_after)
+    planned = planning.plan(built_before, built_after)
+    acknowledged = planning.acknowledgements(commit.message for commit in commits)
+    open_dangers = planning.unacknowledged(planned.dangers, acknowledged)
+    if output == "json":
+        print_data(
+            {**planned.model_dump(mode="json"), "acknowledged": sorted(acknowledged), "ok": not open_dangers}, "json"
+        )
+    else:
+        echo_lines(planning.lines(planned, acknowledged=acknowledged))
+    if open_dangers:
+        raise Failed("")
+
+
+@click.command(
+    epilog=examples(
+        "director schema Backup",
+        "director schema all > .vscode/borgmatic-director.json",
+    )
+)
+@click.argument("kind", default="all")
+@friendly
+def schema(kind: str) -> None:
+    """Print the JSON Schema of KIND (or of all kinds), for editors and CI."""
+    from schema.resources import KINDS
+
+    folder = Path(sys.modules["schema"].__file__ or "").parent / "json" / "v1"
+    known = {name.lower(): name for name in ("all", *KINDS)}
+    if kind.lower() not in known:
+        raise CouldNotRun(f"there is no kind '{kind}'; known are: {', '.join(known.values())}")
+    click.echo((folder / f"{known[kind.lower()]}.json").read_text(encoding="utf-8"), nl=False)
+
+
+@click.command(
+    epilog=examples(
+        "director init backups",
+        "director init backups --client web-1 --repository /mnt/backup/borg",
+        "director init --bare /srv/backups.git",
+    )
+)
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--bare", is_flag=True, help="Make a bare repository that validates every push.")
+@click.option("--branch", default="main", show_default=True, help="The branch that is deployed.")
+@click.option("--client", help="Name of the first client. Default: this machine's host name.")
+@click.option("--public-key", help="Public key of the first client, when it is known already.")
+@click.option(
+    "--repository", default="/var/backups/borg/${client}", show_default=True, help="URL of the first repository."
+)
+@click.option(
+    "--source", "sources", multiple=True, default=("/etc", "/home"), show_default=True, help="Directories to back up."
+)
+@friendly
+def init(
+    directory: Path,
+    bare: bool,
+    branch: str,
+    client: str | None,
+    public_key: str | None,
+    repository: str,
+    sources: Sequence[str],
+) -> None:
+    """Write a commented starting source to DIRECTORY, with a CI workflow and a pre-commit hook.
+
+    With --bare: make a Git repository to push to. An invalid push is refused with the messages; an accepted one is
+    deployed.
+    """
+    if bare:
+        from reconciler.bare import init_bare
+
+        new = init_bare(directory, director_command=[_program()], branch=branch)
+        click.echo(f"{'made' if new else 'updated'} {directory}")
+        click.echo(f"push to it:   git remote add deploy {directory.absolute()} && git push deploy {branch}")
+        click.echo(f'deploy it:    in director.toml, [source] url = "{directory.absolute()}"')
+        return
+    from reconciler import scaffold
+
+    written = scaffold.write(
+        directory, client=client, public_key=public_key, repository=repository, sources=list(sources), branch=branch
+    )
+    for path in written:
+        click.echo(f"  {path}")
+    click.echo(f"\nwrote {len(written)} files to {directory}. Next:\n")
+    click.echo(f"  director validate {directory}")
+    click.echo(f"  git -C {directory} add -A && git -C {directory} commit -m 'Back up {client or 'this machine'}'")
+    click.echo(f"  director standalone {directory}")
+
+
+def _program() -> str:
+    """Return the absolute path of this program, for hooks."""
+    return str(
+        Path(sys.argv[0]).resolve() if Path(sys.argv[0]).exists() else Path(sys.executable).with_name("director")
+    )
+
+
+@click.group(hidden=True)
+def hook() -> None:
+    """Git calls these."""
+
+
+@hook.command("pre-receive")
+@friendly
+def pre_receive_hook() -> None:
+    """Refuse a push that the director could not use."""
+    from reconciler.bare import pre_receive
+    from reconciler.core import plan as planning
+
+    def show_plan(before: Build, after: Build, commits: Sequence[Commit]) -> str:
+        acknowledged = planning.acknowledgements(commit.message for commit in commits)
+        return "\n".join(planning.lines(planning.plan(before, after), acknowledged=acknowledged)) + "\n"
+
+    verdict = pre_receive(sys.stdin, dict(os.environ), build=build_files, plan=show_plan)
+    click.echo(verdict.text, nl=False, err=True)
+    if verdict.exit_code:
+        raise Failed("")
