@@ -1,0 +1,532 @@
+"""Commands to a running director: ``status``, ``clients``, ``token``, ``runs``, ``acknowledge`` and the like."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from reconciler.commands.output import (
+    Failed,
+    ago,
+    echo_lines,
+    examples,
+    friendly,
+    human_size,
+    output_option,
+    print_data,
+    print_rows,
+    printable,
+)
+from reconciler.commands.remote import Remote
+from schema.scalars import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Row = dict[str, Any]
+
+_LIMIT = click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many.")
+
+
+def config_options(function: Callable[P, T]) -> Callable[P, T]:
+    """Add the options that say which director is meant."""
+    for option in (
+        click.option(
+            "--state-directory",
+            type=click.Path(path_type=Path),
+            envvar="BORGMATIC_DIRECTOR_STATE_DIRECTORY",
+            help="The director's state directory, instead of the settings file's.",
+        ),
+        click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="The director's settings file."),
+    ):
+        function = option(function)
+    return function
+
+
+def with_remote(function: Callable[Concatenate[Remote, P], T]) -> Callable[..., T]:
+    """Hand the command a ``Remote`` for the director that its options name."""
+
+    @friendly
+    @functools.wraps(function)
+    def wrapper(*args: Any, config: Path | None, state_directory: Path | None, **kwargs: Any) -> T:
+        from reconciler.settings import load_settings
+
+        settings = load_settings(config, state_directory=state_directory)
+        return function(Remote(settings.socket_path), *args, **kwargs)
+
+    return config_options(wrapper)
+
+
+def _moment(row: Row, field: str) -> datetime | None:
+    return datetime.fromisoformat(row[field]) if row.get(field) else None
+
+
+def _ago(field: str) -> Callable[[Row], str]:
+    return lambda row: ago(_moment(row, field))
+
+
+def _text(field: str) -> Callable[[Row], str]:
+    return lambda row: str(row.get(field) or "")
+
+
+def _condition(row: Row, kind: str) -> Row:
+    found: Row = next((one for one in row.get("conditions", []) if one["type"] == kind), {})
+    return found
+
+
+def _protected(row: Row) -> str:
+    condition = _condition(row, "Protected")
+    return {"True": "protected", "False": str(condition.get("reason", "")).lower() or "no"}.get(
+        condition.get("status", ""), condition.get("reason", "unknown")
+    )
+
+
+# --- How things stand -------------------------------------------------------------------------------------------------
+
+
+@click.command(epilog=examples("director status", "director status -o json | jq .source.revision"))
+@output_option
+@with_remote
+def status(remote: Remote, output: str) -> None:
+    """Show how the source, the clients and the backups stand. Exit 1 when something needs a person."""
+    overview = remote.read("overview")
+    if output != "table":
+        print_data(overview, output)
+    else:
+        _print_overview(overview)
+    if any(one["level"] in {"critical", "warning"} for one in overview["attention"]):
+        raise Failed("")
+
+
+def _print_overview(overview: Row) -> None:
+    source, following = overview["source"], overview["following"]
+    revision, head = source["revision"][:12] or "none yet", source["head"][:12]
+    click.echo(f"source     {printable(source['url'])} {source['branch']}")
+    click.echo(
+        f"revision   {revision}" + (f" (newest seen: {head})" if head and head != source["revision"][:12] else "")
+    )
+    for condition in source["conditions"]:
+        if condition["type"] == "Ready" and condition["status"] != "True":
+            click.secho(f"           {condition['reason']}: {printable(condition['message'])}", fg="yellow")
+    counted = ", ".join(f"{count} {word}" for word, count in following.items() if count)
+    click.echo(
+        f"clients    {overview['clients']}, {overview['connected']} connected" + (f"; {counted}" if counted else "")
+    )
+    click.echo(
+        f"backups    {overview['backups']}: {overview['protected']} protected, {overview['unprotected']} not, "
+        f"{overview['unknown']} not known yet, {overview['withoutObjective']} without an objective"
+    )
+    click.echo(f"running    {overview['running']}")
+    if not overview["attention"]:
+        click.secho("\nnothing needs a person", fg="green")
+        return
+    click.echo("")
+    for one in overview["attention"]:
+        colour = {"critical": "red", "warning": "yellow"}.get(one["level"], "cyan")
+        click.secho(f"{one['level']:<9}", fg=colour, nl=False)
+        click.echo(f" {printable(one['subject'])}: {printable(one['message'])}")
+        if one["fix"]:
+            click.echo(f"           → {printable(one['fix'])}")
+
+
+@click.command(epilog=examples("director drift", "director drift --client web-1 -o json"))
+@click.option("--client", default="", help="Only this client.")
+@output_option
+@with_remote
+def drift(remote: Remote, client: str, output: str) -> None:
+    """Show differences between what should be and what is, with diffs. Exit 1 when there is any that is not healed."""
+    clients = [remote.read("client", name=client)] if client else remote.read("clients", limit=1000)
+    rows = [{"client": one["name"], **difference} for one in clients for difference in one["drift"]]
+    if output != "table":
+        print_data(rows, output)
+    for row in rows if output == "table" else ():
+        state = click.style("healed", fg="green") if row["healed"] else click.style(row["kind"], fg="yellow")
+        click.echo(
+            f"{row['client']}: {printable(row['subject'])}: {state}: {printable(row['message'])} ({_ago('detected')(row)})"
+        )
+        echo_lines(f"    {line}" for line in row["diff"].splitlines())
+    if not rows and output == "table":
+        click.echo("no drift")
+    if any(not row["healed"] for row in rows):
+        raise Failed("")
+
+
+@click.command(
+    epilog=examples("director runs", "director runs --backup web-files --follow", "director runs --run 4f1c…")
+)
+@click.option("--client", default="", help="Only this client.")
+@click.option("--backup", default="", help="Only this backup.")
+@click.option("--outcome", default="", help="succeeded, warned, failed, cancelled, lost or running.")
+@click.option("--run", "run_id", default="", help="One run with its log.")
+@click.option("--follow", is_flag=True, help="Go on printing as runs start, advance and end.")
+@_LIMIT
+@output_option
+@with_remote
+def runs(
+    remote: Remote, client: str, backup: str, outcome: str, run_id: str, follow: bool, limit: int, output: str
+) -> None:
+    """List runs, newest first; or show one with its log; or follow them."""
+    if run_id:
+        _show_run(remote, run_id, output)
+        return
+    rows = remote.read("runs", client=client, backup=backup, outcome=outcome, limit=limit)
+    if follow:
+        _follow_runs(remote, client=client, backup=backup)
+        return
+    columns = [
+        ("STARTED", _ago("started")),
+        ("CLIENT", _text("client")),
+        ("BACKUP", _text("backup")),
+        ("OUTCOME", lambda row: row["outcome"] or "running"),
+        ("TOOK", _took),
+        ("NEW DATA", lambda row: human_size(sum(one["deduplicated_size"] for one in row["statistics"]))),
+        ("RUN", lambda row: row["id"][:12]),
+        ("ERROR", lambda row: row["error"][:80]),
+    ]
+    print_rows(rows, columns, output, empty="no runs yet")
+
+
+def _took(row: Row) -> str:
+    started, finished = _moment(row, "started"), _moment(row, "finished")
+    return f"{(finished - started).total_seconds():.0f} s" if started and finished else ""
+
+
+def _show_run(remote: Remote, run_id: str, output: str) -> None:
+    run = remote.read("run", id=run_id)
+    log = remote.read("run_log", id=run["id"], limit=10_000)
+    if output != "table":
+        print_data({**run, "log": log}, output)
+        return
+    click.echo(
+        f"{run['client']}/{run['backup']}: {run['outcome'] or 'running'}, started {ago(_moment(run, 'started'))}"
+    )
+    for line in log:
+        click.echo(f"{line['at'][11:19]} {line['level']:<8} {printable(line['message'])}")
+    if run["error"]:
+        click.secho(f"error: {printable(run['error'])}", fg="red")
+    if run["hint"]:
+        click.secho(f"hint: {printable(run['hint'])}", fg="cyan")
+
+
+def _follow_runs(remote: Remote, *, client: str, backup: str) -> None:
+    click.echo("following runs; end with Ctrl-C", err=True)
+    shown: dict[str, str] = {}
+    for notice in remote.changes():
+        kind, _, identifier = notice.partition("/")
+        if kind != "run" or not identifier:
+            continue
+        run = remote.read("run", id=identifier)
+        if (client and run["client"] != client) or (backup and run["backup"] != backup):
+            continue
+        line = _one_line(run)
+        if shown.get(identifier) != line:
+            shown[identifier] = line
+            click.echo(line)
+
+
+def _one_line(run: Row) -> str:
+    name = f"{run['client']}/{run['backup']}"
+    if run["outcome"]:
+        return f"{name}: {run['outcome']}" + (f": {printable(run['error'])}" if run["error"] else "")
+    progress = run["progress"]
+    if not progress:
+        return f"{name}: started ({run['trigger']})"
+    return (
+        f"{name}: {progress['files']} files, {human_size(progress['original_size'])} {printable(progress['path'])[:60]}"
+    )
+
+
+@click.command(epilog=examples("director archives", "director archives --client web-1 --backup web-files"))
+@click.option("--client", default="", help="Only this client.")
+@click.option("--backup", default="", help="Only this backup.")
+@click.option("--repository", default="", help="Only this repository.")
+@_LIMIT
+@output_option
+@with_remote
+def archives(remote: Remote, client: str, backup: str, repository: str, limit: int, output: str) -> None:
+    """List archives that clients saw in repositories, newest first."""
+    rows = remote.read("archives", client=client, backup=backup, repository=repository, limit=limit)
+    columns = [
+        ("MADE", _ago("start")),
+        ("CLIENT", _text("client")),
+        ("BACKUP", _text("backup")),
+        ("REPOSITORY", _text("repository")),
+        ("ARCHIVE", _text("name")),
+        ("SIZE", lambda row: human_size(row["originalSize"]) if row["originalSize"] else ""),
+    ]
+    print_rows(rows, columns, output, empty="no archives seen yet")
+
+
+@click.command(epilog=examples("director backups", "director backups -o json"))
+@output_option
+@with_remote
+def backups(remote: Remote, output: str) -> None:
+    """List backups with their objective and evidence. Exit 1 when one is not protected."""
+    rows = remote.read("backups", limit=1000)
+    columns = [
+        ("CLIENT", _text("client")),
+        ("BACKUP", _text("backup")),
+        ("PROTECTED", _protected),
+        (
+            "NEWEST ARCHIVE",
+            lambda row: ago(max((_moment(one, "newest") or _EPOCH for one in row["evidence"]), default=None)),
+        ),
+        ("OBJECTIVE", _text("rpo")),
+        ("LAST RUN", lambda row: (row["lastRun"] or {}).get("outcome") or ""),
+        ("NEXT", lambda row: ago(_moment(row, "nextDue")) if row["nextDue"] else "by hand"),
+    ]
+    print_rows(rows, columns, output, empty="no backups yet: commit one")
+    if any(_condition(row, "Protected").get("status") == "False" for row in rows):
+        raise Failed("")
+
+
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
+
+
+@click.command(epilog=examples("director events", "director events --client web-1"))
+@click.option("--client", default="", help="Only this client.")
+@_LIMIT
+@output_option
+@with_remote
+def events(remote: Remote, client: str, limit: int, output: str) -> None:
+    """Show the audit trail, newest first."""
+    rows = remote.read("events", client=client, limit=limit)
+    columns = [
+        ("AT", _ago("at")),
+        ("REASON", _text("reason")),
+        ("BY", _text("actor")),
+        ("CLIENT", _text("client")),
+        ("MESSAGE", _text("message")),
+    ]
+    print_rows(rows, columns, output, empty="no events yet")
+
+
+# --- The source -------------------------------------------------------------------------------------------------------
+
+
+def _print_result(result: Row, output: str) -> None:
+    if output != "table":
+        print_data(result, output)
+    else:
+        click.secho(f"{result['outcome']}: {printable(result['message'])}", fg="green" if result["ok"] else "yellow")
+        for problem in result["problems"]:
+            place = ":".join(str(part) for part in (problem["path"], problem["line"], problem["column"]) if part)
+            click.echo(f"{printable(place)}: {problem['severity']}: {printable(problem['message'])}")
+            if problem["hint"]:
+                click.echo(f"  hint: {printable(problem['hint'])}")
+        if result["hint"]:
+            click.echo(f"hint: {printable(result['hint'])}")
+    if not result["ok"]:
+        raise Failed("")
+
+
+@click.command(epilog=examples("director reconcile --wait"))
+@click.option("--wait", is_flag=True, help="Wait for the pass, and say how it ended (exit 1 when not published).")
+@click.option("--nudge", is_flag=True, hidden=True, help="For Git hooks: never fails.")
+@output_option
+@with_remote
+def reconcile(remote: Remote, wait: bool, nudge: bool, output: str) -> None:
+    """Ask the director to look at the source now."""
+    if wait:
+        _print_result(remote.operate("reconcile"), output)
+        return
+    try:
+        remote.operate("nudge")
+    except click.ClickException:
+        if not nudge:
+            raise
+
+
+@click.command(epilog=examples("director acknowledge 3f2a9c1d7e55"))
+@click.argument("revision")
+@output_option
+@with_remote
+def acknowledge(remote: Remote, revision: str, output: str) -> None:
+    """Let a held REVISION through: say that the mass change or rewritten history is meant."""
+    _print_result(remote.operate("acknowledge", text=revision), output)
+
+
+@click.command(epilog=examples("director suspend"))
+@with_remote
+def suspend(remote: Remote) -> None:
+    """Publish no new revisions until `director resume`. Clients go on with what they have."""
+    remote.operate("suspend")
+    click.echo("reconciling is suspended; `director resume` goes on")
+
+
+@click.command(epilog=examples("director resume"))
+@with_remote
+def resume(remote: Remote) -> None:
+    """Go on publishing after `director suspend`."""
+    remote.operate("resume")
+    click.echo("reconciling goes on")
+
+
+# --- Tokens and clients -----------------------------------------------------------------------------------------------
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke the tokens with which new clients enrol."""
+
+
+@token.command(
+    "create",
+    epilog=examples("director token create", "director token create --uses 20 --lifetime 7d --note 'web fleet'"),
+)
+@click.option(
+    "--uses", type=click.IntRange(1, 10_000), default=1, show_default=True, help="How many clients may use it."
+)
+@click.option("--lifetime", default="1d", show_default=True, help="How long it is good for, e.g. 30m, 1d.")
+@click.option("--note", default="", help="What it is for.")
+@output_option
+@with_remote
+def token_create(remote: Remote, uses: int, lifetime: str, note: str, output: str) -> None:
+    """Print one string that enrols a client: `director-client enroll STRING` on the machine."""
+    try:
+        parse_duration(lifetime)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--lifetime") from None
+    made = remote.operate("token_create", uses=uses, lifetime=lifetime, note=note)
+    if output != "table":
+        print_data(made, output)
+        return
+    click.echo(made["enrolment"])
+    click.echo(
+        f"good for {uses} {'client' if uses == 1 else 'clients'}, until {made['expires'][:16]}Z; on the machine:",
+        err=True,
+    )
+    click.echo("  director-client enroll STRING", err=True)
+
+
+@token.command("list", epilog=examples("director token list -o json"))
+@output_option
+@with_remote
+def token_list(remote: Remote, output: str) -> None:
+    """List tokens; their text is shown only when they are made."""
+    columns = [
+        ("ID", _text("id")),
+        ("NOTE", _text("note")),
+        ("CREATED", _ago("created")),
+        ("EXPIRES", _ago("expires")),
+        ("USES LEFT", lambda row: "revoked" if row["revoked"] else str(row["usesLeft"])),
+    ]
+    print_rows(remote.read("tokens"), columns, output, empty="no tokens: make one with `director token create`")
+
+
+@token.command("revoke", epilog=examples("director token revoke 5d41402abc4b"))
+@click.argument("identifier")
+@with_remote
+def token_revoke(remote: Remote, identifier: str) -> None:
+    """Make a token worthless."""
+    remote.operate("token_revoke", text=identifier)
+    click.echo(f"token {identifier} is revoked")
+
+
+@click.group()
+def clients() -> None:
+    """List, approve and revoke clients."""
+
+
+@clients.command("list", epilog=examples("director clients list", "director clients list --locked"))
+@click.option("--locked", is_flag=True, help="Addresses that are locked out, instead.")
+@output_option
+@with_remote
+def clients_list(remote: Remote, locked: bool, output: str) -> None:
+    """List clients: what they follow, and whether they are connected."""
+    if locked:
+        columns = [("ADDRESS", _text("address")), ("FAILURES", _text("failures")), ("UNTIL", _ago("lockedUntil"))]
+        print_rows(remote.read("lockouts"), columns, output, empty="no address is locked out")
+        return
+    columns = [
+        ("CLIENT", _text("name")),
+        ("PHASE", _text("phase")),
+        ("FOLLOWS", _text("following")),
+        ("CONNECTED", lambda row: "yes" if row["connected"] else "no"),
+        ("SEEN", _ago("lastSeen")),
+        ("REVISION", lambda row: row["appliedRevision"][:12]),
+        ("DRIFT", lambda row: str(sum(not one["healed"] for one in row["drift"]) or "")),
+        ("BACKUPS", _text("backups")),
+    ]
+    print_rows(remote.read("clients", limit=1000), columns, output, empty="no clients yet: commit one, or enrol one")
+
+
+@clients.command("pending", epilog=examples("director clients pending"))
+@output_option
+@with_remote
+def clients_pending(remote: Remote, output: str) -> None:
+    """Show keys that wait to be approved, each with the snippet to commit."""
+    rows = remote.read("pending")
+    if output != "table":
+        print_data(rows, output)
+        return
+    if not rows:
+        click.echo("nobody is waiting")
+    for row in rows:
+        click.secho(f"{row['name']}  {row['fingerprint']}", bold=True)
+        click.echo(f"  from {row['address'] or 'this machine'}, first seen {_ago('firstSeen')(row)}")
+        if row["conflict"]:
+            click.secho("  KeyConflict: another key is approved under this name; look twice", fg="red")
+        click.echo("  compare the fingerprint with `director-client fingerprint` on the machine, then commit:\n")
+        click.echo("".join(f"    {line}\n" for line in snippet(row).splitlines()))
+        click.echo(f"  or, without a commit:  director clients approve {row['fingerprint']}\n")
+
+
+def snippet(row: Row) -> str:
+    """Return the YAML that approves a pending client."""
+    lines = [
+        "apiVersion: borgmatic.director/v1",
+        "kind: Client",
+        f"metadata: {{name: {row['name']}}}",
+        "spec:",
+        f"  publicKey: {row['publicKey']}",
+    ]
+    places = [
+        (key, row[field]) for key, field in (("config", "configDirectory"), ("state", "stateDirectory")) if row[field]
+    ]
+    if places:
+        import json
+
+        lines.append("  directories:")
+        lines += [f"    {key}: {json.dumps(value)}" for key, value in places]
+    return "\n".join(lines)
+
+
+@clients.command("approve", epilog=examples("director clients approve SHA256:…", "director clients approve web-1"))
+@click.argument("client")
+@click.option("--name", help="Approve it under this name instead of the one it asked for.")
+@with_remote
+def clients_approve(remote: Remote, client: str, name: str | None) -> None:
+    """Approve a pending CLIENT (fingerprint, key or name) without a commit."""
+    done = remote.operate("client_approve", text=client, name=name)
+    click.echo(f"approved {done['fingerprint']} as '{done['approved']}', by {getpass.getuser()}")
+
+
+@clients.command("revoke", epilog=examples("director clients revoke web-1"))
+@click.argument("client")
+@with_remote
+def clients_revoke(remote: Remote, client: str) -> None:
+    """Shut out a CLIENT's key for good, at once, also when it stands in Git."""
+    done = remote.operate("client_revoke", text=client)
+    click.echo(f"revoked {done['fingerprint']} of '{done['revoked']}'")
+
+
+@clients.command("unlock", epilog=examples("director clients unlock 203.0.113.7"))
+@click.argument("address")
+@with_remote
+def clients_unlock(remote: Remote, address: str) -> None:
+    """Forget the failed attempts of an ADDRESS that is locked out."""
+    remote.operate("client_unlock", text=address)
+    click.echo(f"{address} is unlocked")
+
+
+COMMANDS = (
+    status, drift, runs, archives, backups, events, reconcile, acknowledge, suspend, resume, token, clients,
+)  # fmt: skip
