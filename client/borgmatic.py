@@ -60,7 +60,7 @@ class BorgmaticMissing(TerminalError):
     def __init__(self, program: str) -> None:
         super().__init__(
             f"cannot start borgmatic: '{program}' is not there or not executable",
-            hint="install borgmatic on this machine, or set `borgmatic = \"/path/to/borgmatic\"` in client.toml",
+            hint='install borgmatic on this machine, or set `borgmatic = "/path/to/borgmatic"` in client.toml',
         )
 
 
@@ -74,10 +74,12 @@ class Ended:
     timed_out: bool = False
 
 
-def default_program() -> str:
-    """Return the ``borgmatic`` beside our own interpreter, or the one on PATH, or the bare name."""
-    beside = Path(sys.executable).with_name("borgmatic")
-    return str(beside) if os.access(beside, os.X_OK) else shutil.which("borgmatic") or "borgmatic"
+def find(program: str) -> str:
+    """Return the path of ``program``: a bare name is looked for beside our own interpreter, then on PATH."""
+    if "/" in program:
+        return program
+    beside = Path(sys.executable).with_name(program)
+    return str(beside) if os.access(beside, os.X_OK) else shutil.which(program) or program
 
 
 def environment(inherited: Mapping[str, str], *, also: Iterable[str] = ()) -> dict[str, str]:
@@ -111,8 +113,8 @@ class Group:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self._process.wait()
-                # Borg may still be busy giving its lock back when borgmatic is gone; nobody tells us when it ends.
-                while self._signal(0):
+                # Borg may still be busy giving its lock back when borgmatic is gone.
+                while self._signal(0):  # noqa: ASYNC110 - a process group wakes nobody when it ends
                     await asyncio.sleep(_POLL_SECONDS)
         self._signal(signal.SIGKILL)
         return await self._process.wait()
@@ -171,7 +173,7 @@ async def drain(output: asyncio.Task[None]) -> None:
 async def call(
     arguments: Sequence[str], *, environment: Mapping[str, str], timeout: float, grace: float = GRACE_SECONDS
 ) -> Ended:
-    """Run a program to its end and return its output; past ``timeout`` seconds, or when cancelled, its group is ended."""
+    """Run a program to its end and return its output; past ``timeout`` seconds or when cancelled, its group ends."""
     outputs = bytearray(), bytearray()
 
     def keep(into: bytearray) -> Callable[[bytes], None]:

@@ -17,6 +17,7 @@ Values are checked where an allowed option could do more than its name says:
 
 from __future__ import annotations
 
+import itertools
 import json
 import posixpath
 import re
@@ -180,8 +181,8 @@ def check(content: Content, policy: Policy, directories: Directories) -> None:
     """Raise ``PolicyDenied`` unless this machine lets a director ask for ``content``."""
     if content.directories != directories:
         raise PolicyDenied(
-            f"the director names other directories ({content.directories.config}, {content.directories.state}) than this "
-            f"machine uses ({directories.config}, {directories.state})",
+            f"the director names other directories ({content.directories.config}, {content.directories.state}) than "
+            f"this machine uses ({directories.config}, {directories.state})",
             allow=f"config_directory = {_toml(content.directories.config)}, "
             f"state_directory = {_toml(content.directories.state)}",
         )
@@ -198,7 +199,9 @@ def _check_files(content: Content) -> dict[str, ManagedFile]:
             raise PolicyDenied(f"file '{file.path}' is sent twice")
         seen.add((file.place, file.path))
         if file.mode not in _PRIVATE_MODES:
-            raise PolicyDenied(f"file '{file.path}' would have the mode {file.mode:04o}: only 0600 and narrower ones, or 0644")
+            raise PolicyDenied(
+                f"file '{file.path}' would have the mode {file.mode:04o}: only 0600 and narrower ones, or 0644"
+            )
         if _BREAKS.search(file.origin):
             raise PolicyDenied(f"the origin of file '{file.path}' holds a line break or control character")
         if file.place == "config":
@@ -262,9 +265,7 @@ class _Check:
     def _allowed(self, name: str) -> None:
         if name in HARMLESS or self._listed(name) or name == "ssh_command":
             return
-        raise self._denied(
-            f"option '{name}' is not among those that this machine allows", option="options", value=name
-        )
+        raise self._denied(f"option '{name}' is not among those that this machine allows", option="options", value=name)
 
     def _listed(self, name: str) -> bool:
         return any(name == listed or name.startswith(f"{listed}.") for listed in self._policy.options)
@@ -324,7 +325,9 @@ class _Check:
         match = _CREDENTIAL.fullmatch(text)
         words = _words(match[2]) if match else []
         if match is None or not words:
-            raise self._denied(f"option '{name}' holds a credential reference in a form that this machine does not read")
+            raise self._denied(
+                f"option '{name}' holds a credential reference in a form that this machine does not read"
+            )
         kind = match[1]
         if kind not in self._policy.credentials:
             raise self._denied(f"credentials of kind '{kind}' may not be used", option="credentials", value=kind)
@@ -343,17 +346,21 @@ class _Check:
 
     def _ssh_command(self, text: str) -> None:
         words = _words(text)
-        after = dict(zip(words, words[1:], strict=False))
+        after = dict(itertools.pairwise(words))
         key = after.get("-i")
         hosts = next((word.partition("=")[2] for word in words if word.startswith("UserKnownHostsFile=")), None)
         if text != ssh_command(key_path=key, known_hosts=hosts):
             raise self._denied(
-                "option 'ssh_command' is not the command that the director writes", option="options", value="ssh_command"
+                "option 'ssh_command' is not the command that the director writes",
+                option="options",
+                value="ssh_command",
             )
         if key is not None:
             self._secret_file(key, what="option 'ssh_command'")
         known = f"{self._directories.state}/known_hosts/"
-        if hosts is not None and not (hosts.startswith(known) and re.fullmatch(NAME_PATTERN, hosts.removeprefix(known))):
+        if hosts is not None and not (
+            hosts.startswith(known) and re.fullmatch(NAME_PATTERN, hosts.removeprefix(known))
+        ):
             raise self._denied(f"option 'ssh_command' names the known_hosts file '{hosts}' outside the state directory")
 
     def _pattern(self, text: str) -> None:
@@ -378,7 +385,7 @@ class _Check:
         glob = _GLOB.search(whole)
         fixed = whole if glob is None else whole[: whole.rfind("/", 0, glob.start()) + 1]
         fixed = posixpath.normpath(fixed).replace("//", "/")
-        if not any(allowed == "/" or fixed == allowed or fixed.startswith(f"{allowed}/") for allowed in self._policy.read_paths):
+        if not any(allowed in {"/", fixed} or fixed.startswith(f"{allowed}/") for allowed in self._policy.read_paths):
             raise self._denied(f"'{text}' may not be read", option="read_paths", value=fixed)
 
     # --- Repositories and retention -----------------------------------------------------------------------------------
@@ -448,7 +455,7 @@ class _Check:
         return PolicyDenied(f"backup '{self._job.backup}' is not allowed here: {what}", allow=allow)
 
 
-# --- YAML, strictly -----------------------------------------------------------------------------------------------------
+# --- YAML, strictly ---------------------------------------------------------------------------------------------------
 
 
 class _Unreadable(Exception):
@@ -457,7 +464,9 @@ class _Unreadable(Exception):
 
 def _events(text: str) -> Iterator[object]:
     """Yield the events of borgmatic's own parser."""
-    from ruamel.yaml import YAML, YAMLError  # noqa: PLC0415 - a client at rest never needs it
+    # A client at rest never needs it.
+    from ruamel.yaml import YAML  # noqa: PLC0415
+    from ruamel.yaml.error import YAMLError  # noqa: PLC0415
 
     if len(text.encode()) > _MAX_BYTES:
         raise _Unreadable(f"is larger than {_MAX_BYTES // 1024} KiB")
@@ -486,7 +495,9 @@ def _build(events: Iterator[object]) -> Node | None:
             continue
         nodes += 1
         _refuse_ambiguous(event, kind)
-        node: Node = str(getattr(event, "value", "")) if kind == "ScalarEvent" else [] if kind == "SequenceStartEvent" else {}
+        node: Node = (
+            str(getattr(event, "value", "")) if kind == "ScalarEvent" else [] if kind == "SequenceStartEvent" else {}
+        )
         if stack and isinstance(stack[-1][0], dict) and stack[-1][1] is None:
             stack[-1] = stack[-1][0], _key(node, stack[-1][0])
             continue
