@@ -19,7 +19,9 @@ from schema.scalars import Duration, Moment
 class Shown(BaseModel):
     """Base of the read model: camelCase in JSON."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
 
 
 class ConditionType(StrEnum):

@@ -1,9 +1,10 @@
-"""The store's tables (SQLAlchemy Core), the same on SQLite and PostgreSQL. Written by ``reconciler.store``, read by
-``web_readonly.reader``; migrations live in ``reconciler/migrations``.
+"""The store's tables (SQLAlchemy Core), the same on SQLite and PostgreSQL.
 
-Only what was observed or issued is kept here: losing all of it loses no backup. Tables named for current state hold one
-row per object and are overwritten; ``revisions``, ``runs``, ``run_logs``, ``samples`` and ``events`` are history and are
-trimmed by age. Times are UTC in ISO 8601 with microseconds (text sorts as time, and both engines agree).
+Written by ``reconciler.store``, read by ``web_readonly.reader``; migrations live in ``reconciler/migrations``.
+
+Only what was observed or issued is kept here: losing all of it loses no backup. Tables named for current state hold
+one row per object and are overwritten; ``revisions``, ``runs``, ``run_logs``, ``samples`` and ``events`` are history
+and are trimmed by age. Times are UTC in ISO 8601 with microseconds (text sorts as time, and both engines agree).
 """
 
 from __future__ import annotations
@@ -31,12 +32,25 @@ from sqlalchemy import (
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
+SCHEMA_VERSION = "0001"
+"""The newest migration: what the store migrates to, and the only one that the reader understands."""
+
 metadata = MetaData(
-    naming_convention={"ix": "ix_%(column_0_label)s", "uq": "uq_%(table_name)s_%(column_0_name)s", "pk": "pk_%(table_name)s"}
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+    }
 )
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
 """SQLite autoincrements only INTEGER keys, which hold 64 bits there anyway."""
+
+
+def moment_text(value: datetime) -> str:
+    """Return an aware datetime as ``2026-11-23T18:00:00.000000Z``: of one length, so that text sorts as time."""
+    return value.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
 
 
 class UtcText(TypeDecorator[datetime]):
@@ -47,9 +61,7 @@ class UtcText(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:  # noqa: ARG002
         """Datetime → text."""
-        if value is None:
-            return None
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return None if value is None else moment_text(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Text → datetime."""
@@ -57,9 +69,10 @@ class UtcText(TypeDecorator[datetime]):
 
 
 meta = Table("meta", metadata, Column("key", String(64), primary_key=True), Column("value", JSON, nullable=False))
-"""Single values: ``source`` (SourceStatus without conditions), ``director`` (started, version), ``suspended``."""
+"""Single values: ``source`` (SourceStatus without conditions), ``director`` (started, version), ``suspended``
+(object → who), ``acknowledged`` (revisions), ``trimmed`` (up to which start the log lines of runs are gone)."""
 
-# --- Source ---------------------------------------------------------------------------------------------------------
+# --- Source -----------------------------------------------------------------------------------------------------------
 
 revisions = Table(
     "revisions",
@@ -88,9 +101,10 @@ conditions = Table(
     Column("message", Text, nullable=False, default=""),
     Column("last_transition_time", UtcText, nullable=False),
     Column("observed_generation", BigInteger, nullable=False, default=0),
+    sqlite_with_rowid=False,
 )
 
-# --- Trust ----------------------------------------------------------------------------------------------------------
+# --- Trust ------------------------------------------------------------------------------------------------------------
 
 tokens = Table(
     "tokens",
@@ -145,7 +159,7 @@ lockouts = Table(
     Column("locked_until", UtcText),
 )
 
-# --- Clients and backups: current state --------------------------------------------------------------------------------
+# --- Clients and backups: current state -------------------------------------------------------------------------------
 
 clients = Table(
     "clients",
@@ -185,8 +199,11 @@ observed = Table(
     Column("generation", BigInteger, nullable=False, default=0),
     Column("digest", String(80), nullable=False, default=""),
     Column("revision", String(64), nullable=False, default=""),
-    Column("state", JSON),  # schema.observed.StateReport
-    Column("drifted", Integer, nullable=False, default=0),
+    Column("expires", UtcText),
+    Column("stale", Boolean, nullable=False, default=False),
+    Column("refused", BigInteger, nullable=False, default=0),  # the generation it refuses; 0: none
+    Column("drifted", Integer, nullable=False, default=0),  # differences that are not healed
+    Column("state", JSON),  # schema.observed.StateReport; the last column, so that lists need not read past it
 )
 
 outboxes = Table(
@@ -196,6 +213,7 @@ outboxes = Table(
     Column("epoch", String(32), primary_key=True),
     Column("sequence", BigInteger, nullable=False),
     Column("at", UtcText, nullable=False),
+    sqlite_with_rowid=False,
 )
 """How far each client's outbox is stored: what makes reports exactly-once."""
 
@@ -217,7 +235,13 @@ backups = Table(
     Column("last_outcome", String(16), nullable=False, default=""),
     Column("last_finished", UtcText),
     Column("last_success", UtcText),
-    Column("newest_archive", UtcText),  # oldest of the newest archives over all repositories: what the objective is held against
+    # The oldest, over all repositories, of each one's newest archive: what the objective is held against.
+    Column("newest_archive", UtcText),
+    # Until when the objective holds: newest_archive + rpo, and before the first archive first_seen + rpo.
+    Column("protected_until", UtcText),
+    Index("ix_backups_backup", "backup"),
+    Index("ix_backups_protected_until", "protected_until"),
+    sqlite_with_rowid=False,
 )
 """The backups of the published revision, with what pages ask for."""
 
@@ -240,7 +264,11 @@ evidence = Table(
     Column("compressed_size", BigInteger, nullable=False, default=0),
     Column("deduplicated_size", BigInteger, nullable=False, default=0),
     Column("repository_size", BigInteger, nullable=False, default=0),
+    Index("ix_evidence_repository_url", "repository", "url"),
+    sqlite_with_rowid=False,
 )
+"""One row for each repository that a published backup declares. The sizes are of the newest archive, but
+``repository_size`` is of everything in it."""
 
 archives = Table(
     "archives",
@@ -255,6 +283,10 @@ archives = Table(
     Column("compressed_size", BigInteger, nullable=False, default=0),
     Column("deduplicated_size", BigInteger, nullable=False, default=0),
     Column("files", BigInteger, nullable=False, default=0),
+    Index("ix_archives_start", "start"),
+    Index("ix_archives_backup_start", "backup", "start"),
+    Index("ix_archives_repository_start", "repository", "start"),
+    sqlite_with_rowid=False,
 )
 
 # --- History ----------------------------------------------------------------------------------------------------------
@@ -280,6 +312,7 @@ runs = Table(
     Index("ix_runs_started", "started"),
     Index("ix_runs_client_started", "client", "started"),
     Index("ix_runs_backup_started", "backup", "started"),
+    Index("ix_runs_outcome_started", "outcome", "started"),
 )
 
 run_logs = Table(
@@ -290,6 +323,7 @@ run_logs = Table(
     Column("at", UtcText, nullable=False),
     Column("level", String(8), nullable=False),
     Column("message", Text, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 samples = Table(
@@ -305,6 +339,7 @@ samples = Table(
     Column("repository_size", BigInteger, nullable=False, default=0),
     Column("duration", Float, nullable=False, default=0.0),
     Index("ix_samples_at", "at"),
+    sqlite_with_rowid=False,
 )
 """One point per run and repository: how sizes grow."""
 
@@ -319,4 +354,5 @@ events = Table(
     Column("backup", String(64), nullable=False, default=""),
     Column("message", Text, nullable=False, default=""),
     Index("ix_events_at", "at"),
+    Index("ix_events_client", "client"),
 )
