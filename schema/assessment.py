@@ -118,12 +118,13 @@ def following(
 
 def connected(*, is_connected: bool, last_seen: datetime | None, now: datetime) -> Condition:
     """Return whether a client has a session with the director."""
+    status: Truth
     if is_connected:
-        status, reason, message = _truth(holds=True), "SessionOpen", "connected"
+        status, reason, message = "True", "SessionOpen", "connected"
     elif last_seen is None:
         status, reason, message = "Unknown", "NeverSeen", "never connected"
     else:
-        status, reason, message = _truth(holds=False), "NoSession", f"last seen {_at(last_seen)}"
+        status, reason, message = "False", "NoSession", f"last seen {_at(last_seen)}"
     return Condition(
         type=ConditionType.CONNECTED, status=status, reason=reason, message=message, last_transition_time=now
     )
@@ -132,21 +133,18 @@ def connected(*, is_connected: bool, last_seen: datetime | None, now: datetime) 
 def drifted(drift: Sequence[Drift], *, reported: datetime | None, now: datetime) -> Condition:
     """Return whether something on a client differs from what is desired."""
     open_drift = [one for one in drift if not one.healed]
+    status: Truth
     if reported is None:
         status, reason, message = "Unknown", "NeverReported", "the client has not reported yet"
     elif open_drift:
         more = f" (and {len(open_drift) - 1} more)" if len(open_drift) > 1 else ""
-        status, reason = _truth(holds=True), "".join(part.title() for part in open_drift[0].kind.split("-"))
+        status, reason = "True", "".join(part.title() for part in open_drift[0].kind.split("-"))
         message = open_drift[0].message + more
     else:
-        status, reason, message = _truth(holds=False), "AsDesired", "nothing differs"
+        status, reason, message = "False", "AsDesired", "nothing differs"
     return Condition(
         type=ConditionType.DRIFTED, status=status, reason=reason, message=message, last_transition_time=now
     )
-
-
-def _truth(*, holds: bool) -> Truth:
-    return "True" if holds else "False"
 
 
 # --- What needs a person, most urgent first ---------------------------------------------------------------------------

@@ -203,7 +203,9 @@ observed = Table(
     Column("stale", Boolean, nullable=False, default=False),
     Column("refused", BigInteger, nullable=False, default=0),  # the generation it refuses; 0: none
     Column("drifted", Integer, nullable=False, default=0),  # differences that are not healed
-    Column("state", JSON),  # schema.observed.StateReport; the last column, so that lists need not read past it
+    Column(
+        "state", JSON(none_as_null=True)
+    ),  # schema.observed.StateReport; the last column, so that lists need not read past it
 )
 
 outboxes = Table(
@@ -306,8 +308,8 @@ runs = Table(
     Column("error", Text, nullable=False, default=""),
     Column("hint", Text, nullable=False, default=""),
     Column("revision", String(64), nullable=False, default=""),
-    Column("progress", JSON),
-    Column("statistics", JSON),
+    Column("progress", JSON(none_as_null=True)),
+    Column("statistics", JSON(none_as_null=True)),
     Column("log_lines", Integer, nullable=False, default=0),
     Index("ix_runs_started", "started"),
     Index("ix_runs_client_started", "client", "started"),

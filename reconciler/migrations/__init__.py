@@ -1,0 +1,1 @@
+"""Alembic's environment and revisions of the store, run by ``reconciler.store`` whenever it is opened."""

@@ -1,0 +1,65 @@
+"""Who is connected, and where running backups stand. Functions of a connection.
+
+These are facts of the moment, which a crash may lose.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import bindparam, update
+from sqlalchemy.dialects.sqlite import insert
+
+from schema.tables import observed, runs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from schema.observed import RunProgress
+
+_new_session = insert(observed)
+_CONNECT = _new_session.on_conflict_do_update(
+    index_elements=["client"],
+    set_={name: _new_session.excluded[name] for name in ("public_key", "connected", "address", "last_seen")},
+)
+_DISCONNECT = (
+    update(observed)
+    .where(observed.c.client == bindparam("of_client"))
+    .values(connected=False, last_seen=bindparam("at"))
+)
+_SEEN = update(observed).where(observed.c.client == bindparam("of_client")).values(last_seen=bindparam("at"))
+_PROGRESS = (
+    update(runs)
+    .where(runs.c.id == bindparam("run"), runs.c.client == bindparam("of_client"), runs.c.finished.is_(None))
+    .values(progress=bindparam("now"))
+)
+
+
+def connect(connection: Connection, *, client: str, public_key: str, address: str, at: datetime) -> None:
+    """Keep that a session began."""
+    row = {"client": client, "public_key": public_key, "connected": True, "address": address, "last_seen": at}
+    connection.execute(_CONNECT, row)
+
+
+def disconnect(connection: Connection, *, client: str, at: datetime) -> None:
+    """Keep that a session ended."""
+    connection.execute(_DISCONNECT, {"of_client": client, "at": at})
+
+
+def disconnect_all(connection: Connection) -> None:
+    """At the start nobody is connected, whatever the last director wrote before it died."""
+    connection.execute(update(observed).where(observed.c.connected.is_(True)).values(connected=False))
+
+
+def put_seen(connection: Connection, times: Mapping[str, datetime]) -> None:
+    """Keep when clients were last heard."""
+    connection.execute(_SEEN, [{"of_client": client, "at": at} for client, at in times.items()])
+
+
+def put_progress(connection: Connection, latest: Mapping[str, tuple[str, RunProgress]]) -> None:
+    """Keep the newest progress of running backups: run → client and progress."""
+    rows = [{"run": run, "of_client": client, "now": progress} for run, (client, progress) in latest.items()]
+    connection.execute(_PROGRESS, rows)

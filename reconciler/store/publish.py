@@ -1,0 +1,169 @@
+"""Publishing a revision: its clients, backups and signed desired states, in one transaction. Functions of a connection.
+
+The cost follows the change: the caller gives changed rows and the keys of removed ones. The rows of ``evidence`` are
+made to match the repositories that are declared; what was seen in one that is still declared, at the same url, is kept.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import bindparam, delete, or_, select
+from sqlalchemy.dialects.sqlite import insert
+
+from reconciler.core.issue import Issued
+from schema.assessment import oldest_of_newest, protected_until
+from schema.desired import Content
+from schema.tables import archives, backups, clients, conditions, evidence, issued
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Table
+
+    from reconciler.core.issue import BackupRow, ClientRow
+
+_CHUNK = 500
+Key = tuple[str, str]
+"""Client and backup."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What changed with a revision."""
+
+    clients: Sequence[ClientRow]
+    backups: Sequence[BackupRow]
+    issued: Sequence[Issued]
+    removed_clients: Sequence[str]
+    removed_backups: Sequence[Key]
+    at: datetime
+
+
+def _replacing(table: Table, keys: list[str], columns: list[str]) -> Any:
+    statement = insert(table)
+    return statement.on_conflict_do_update(
+        index_elements=keys, set_={name: statement.excluded[name] for name in columns}
+    )
+
+
+_PUT_CLIENT = _replacing(clients, ["name"], ["public_key", "labels", "origin", "suspended"])
+_DECLARED = ["origin", "cron", "time_zone", "rpo", "suspended", "repositories"]
+_PUT_BACKUP = _replacing(backups, ["client", "backup"], [*_DECLARED, "newest_archive", "protected_until"])
+_ISSUED = ["audience", "generation", "digest", "revision", "issued", "expires", "envelope", "content"]
+_PUT_ISSUED = _replacing(issued, ["client"], _ISSUED)
+_OF_BACKUP = "of_client", "of_backup"
+
+
+def publish(connection: Connection, publication: Publication) -> None:
+    """Keep what was published."""
+    _remove_clients(connection, publication.removed_clients)
+    _remove_backups(connection, publication.removed_backups)
+    if publication.clients:
+        connection.execute(_PUT_CLIENT, [_columns(row) for row in publication.clients])
+    for chunk in _chunks(publication.backups):
+        _put_backups(connection, chunk, at=publication.at)
+    if publication.issued:
+        connection.execute(_PUT_ISSUED, [_columns(one) for one in publication.issued])
+
+
+def _columns(row: Any) -> dict[str, Any]:
+    """Return a row's fields by name, as they are (``asdict`` would copy models too)."""
+    return {name: getattr(row, name) for name in row.__dataclass_fields__}
+
+
+def _chunks(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
+
+
+def _remove_clients(connection: Connection, names: Sequence[str]) -> None:
+    """Forget clients that are no longer published; ``issued`` stays for its generation, until it expires (``trim``)."""
+    for name in names:
+        for table, column in ((clients, "name"), (backups, "client"), (evidence, "client"), (archives, "client")):
+            connection.execute(delete(table).where(table.c[column] == name))
+        prefix = f"backup/{name}/"
+        theirs = conditions.c.object.between(prefix, prefix + "\x7f")
+        connection.execute(delete(conditions).where(or_(theirs, conditions.c.object == f"client/{name}")))
+
+
+def _remove_backups(connection: Connection, keys: Sequence[Key]) -> None:
+    if not keys:
+        return
+    values = [dict(zip(_OF_BACKUP, key, strict=True)) for key in keys]
+    for table in (backups, evidence, archives):
+        gone = delete(table).where(table.c.client == bindparam("of_client"), table.c.backup == bindparam("of_backup"))
+        connection.execute(gone, values)
+    connection.execute(
+        delete(conditions).where(conditions.c.object == bindparam("of_object")),
+        [{"of_object": f"backup/{client}/{backup}"} for client, backup in keys],
+    )
+
+
+def _put_backups(connection: Connection, rows: Sequence[BackupRow], *, at: datetime) -> None:
+    names = {row.client for row in rows}
+    first_seen = {
+        (row.client, row.backup): row.first_seen
+        for row in connection.execute(
+            select(backups.c.client, backups.c.backup, backups.c.first_seen).where(backups.c.client.in_(names))
+        )
+    }
+    seen: dict[Key, dict[str, Any]] = defaultdict(dict)
+    columns = (evidence.c.client, evidence.c.backup, evidence.c.repository, evidence.c.url, evidence.c.newest)
+    for row in connection.execute(select(*columns).where(evidence.c.client.in_(names))):
+        seen[row.client, row.backup][row.repository] = row
+
+    values, fresh, gone = [], [], []
+    for declared in rows:
+        key = (declared.client, declared.backup)
+        urls = {repository["name"]: repository for repository in declared.repositories}
+        former = seen[key]
+        kept = {name for name, row in former.items() if name in urls and row.url == urls[name]["url"]}
+        gone += [(*key, name) for name in former.keys() - kept]
+        fresh += [
+            {"client": key[0], "backup": key[1], "repository": name, "url": one["url"], "encryption": one["encryption"]}
+            for name, one in urls.items()
+            if name not in kept
+        ]
+        since = first_seen.get(key, at)
+        newest = oldest_of_newest(former[name].newest if name in kept else None for name in urls)
+        until = protected_until(newest=newest, first_seen=since, rpo=declared.rpo)
+        values.append({**_columns(declared), "first_seen": since, "newest_archive": newest, "protected_until": until})
+    _forget_repositories(connection, gone)
+    if fresh:
+        connection.execute(insert(evidence), fresh)
+    connection.execute(_PUT_BACKUP, values)
+
+
+def _forget_repositories(connection: Connection, keys: Sequence[tuple[str, str, str]]) -> None:
+    if not keys:
+        return
+    values = [dict(zip((*_OF_BACKUP, "of_repository"), key, strict=True)) for key in keys]
+    for table in (evidence, archives):
+        gone = delete(table).where(
+            table.c.client == bindparam("of_client"),
+            table.c.backup == bindparam("of_backup"),
+            table.c.repository == bindparam("of_repository"),
+        )
+        connection.execute(gone, values)
+
+
+def read_issued(connection: Connection, client: str) -> Issued | None:
+    """Return the newest signed desired state of one client, whole."""
+    row = connection.execute(select(issued).where(issued.c.client == client)).mappings().one_or_none()
+    return None if row is None else Issued(**{**row, "content": Content.model_validate(row["content"])})
+
+
+def read_all_issued(connection: Connection) -> dict[str, Issued]:
+    """Return what was issued to every client, without envelope and content."""
+    columns = [column for column in issued.c if column.name not in {"envelope", "content"}]
+    return {row["client"]: Issued(**row) for row in connection.execute(select(*columns)).mappings()}
+
+
+def read_keys(connection: Connection) -> tuple[frozenset[str], frozenset[Key]]:
+    """Return the names of the published clients, and client and backup of the published backups."""
+    names = connection.execute(select(clients.c.name)).scalars()
+    pairs = connection.execute(select(backups.c.client, backups.c.backup))
+    return frozenset(names), frozenset((row.client, row.backup) for row in pairs)
