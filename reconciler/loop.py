@@ -22,6 +22,7 @@ import structlog
 
 from reconciler.core import dangers, issue, plan, weigh
 from reconciler.core.build import Build, BuildCache, build
+from reconciler.core.issue import Issued
 from schema.errors import DirectorError, InvalidSource, Problem, Severity, TerminalError, TransientError
 from schema.resources import Client
 from schema.status import Condition, ConditionType, Hold, RevisionStatus, SourceStatus
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from reconciler.clock import Clock
-    from reconciler.core.issue import BackupRow, ClientRow, Issued
+    from reconciler.core.issue import BackupRow, ClientRow
     from reconciler.source import Commit, Files
     from schema.envelope import DirectorIdentity
 
@@ -40,6 +41,7 @@ _log = structlog.get_logger(__name__)
 _FIRST_RETRY_SECONDS = 2.0
 _LONGEST_RETRY_SECONDS = 300.0
 _SHORTEST_REVISION = 7
+_FARTHEST_MILLISECONDS = 366 * 86_400_000
 
 Outcome = Literal["published", "unchanged", "stalled", "held", "failed", "suspended"]
 
@@ -167,7 +169,12 @@ class Reconciler:
         remembered: SourceStatus,
         issued: Mapping[str, Issued],
         acknowledged: Iterable[str] = (),
+        stored: tuple[frozenset[str], frozenset[tuple[str, str]]] = (frozenset(), frozenset()),
     ) -> None:
+        """Take what the store remembers.
+
+        ``stored`` are the names of its published clients, and client and backup of its published backups.
+        """
         self._source = source
         self._records = records
         self._gateway = gateway
@@ -178,6 +185,7 @@ class Reconciler:
         self._status = remembered
         self._issued = dict(issued)
         self._acknowledged = set(acknowledged)
+        self._stored = stored
         self._cache = BuildCache()
         self._published: Build | None = None
         self._judged: tuple[str, Result] | None = None
@@ -230,6 +238,18 @@ class Reconciler:
     def acknowledged(self) -> frozenset[str]:
         """Revisions a person let through, for the store to keep."""
         return frozenset(self._acknowledged)
+
+    def ahead(self, client: str, generation: int) -> None:
+        """Take note that a client holds a newer generation than was issued, and issue a still newer one.
+
+        So it is after the store was lost or restored. A generation from the far future is nobody's we issued.
+        """
+        now = self._clock.now()
+        if generation > int(now.timestamp() * 1000) + _FARTHEST_MILLISECONDS:
+            _log.warning("reconcile.generation-refused", client=client, generation=generation)
+            return
+        self._issued[client] = Issued(client, "", generation, "", "", now, now)
+        self.trigger()
 
     def suspend(self, *, suspended: bool) -> None:
         """Stop (or go on) publishing new revisions; what is published stays, and clients go on."""
@@ -382,7 +402,7 @@ class Reconciler:
         before, now = self._published, self._clock.now()
         self._gateway.set_source_clients(_keys(built))
         issued = self._issue(built, head, now)
-        change = issue.rows(before, built)
+        change = issue.rows(before, built, stored_clients=self._stored[0], stored_backups=self._stored[1])
         await self._records.publish(
             clients=change.clients,
             backups=change.backups,

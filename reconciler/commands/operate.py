@@ -83,9 +83,8 @@ def _condition(row: Row, kind: str) -> Row:
 
 def _protected(row: Row) -> str:
     condition = _condition(row, "Protected")
-    return {"True": "protected", "False": str(condition.get("reason", "")).lower() or "no"}.get(
-        condition.get("status", ""), condition.get("reason", "unknown")
-    )
+    reason = str(condition.get("reason", "unknown"))
+    return {"True": "protected", "False": reason.lower()}.get(str(condition.get("status", "")), reason)
 
 
 # --- How things stand -------------------------------------------------------------------------------------------------
@@ -149,7 +148,8 @@ def drift(remote: Remote, client: str, output: str) -> None:
     for row in rows if output == "table" else ():
         state = click.style("healed", fg="green") if row["healed"] else click.style(row["kind"], fg="yellow")
         click.echo(
-            f"{row['client']}: {printable(row['subject'])}: {state}: {printable(row['message'])} ({_ago('detected')(row)})"
+            f"{row['client']}: {printable(row['subject'])}: {state}: {printable(row['message'])} "
+            f"({_ago('detected')(row)})"
         )
         echo_lines(f"    {line}" for line in row["diff"].splitlines())
     if not rows and output == "table":

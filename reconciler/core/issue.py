@@ -126,8 +126,17 @@ def _sign(unsigned: Issued, content: Content, *, identity: DirectorIdentity) -> 
     return replace(unsigned, envelope=seal_envelope(payload, payload_type=PAYLOAD_TYPE, identity=identity))
 
 
-def rows(before: Build | None, after: Build) -> Rows:
-    """Return the rows that changed (all of them without ``before``), and the keys of those that went."""
+def rows(
+    before: Build | None,
+    after: Build,
+    *,
+    stored_clients: frozenset[str] = frozenset(),
+    stored_backups: frozenset[tuple[str, str]] = frozenset(),
+) -> Rows:
+    """Return the rows that changed, and the keys of those that went.
+
+    Without ``before`` (after a start) all rows changed, and what the store still holds beside them went.
+    """
     changed = [
         name
         for name, content in after.contents.items()
@@ -136,18 +145,23 @@ def rows(before: Build | None, after: Build) -> Rows:
         or before.catalogue.get(Client, name) is not after.catalogue.get(Client, name)
         or before.expansion.clients.get(name) is not after.expansion.clients.get(name)
     ]
-    former = before.contents if before is not None else {}
-    return Rows(
-        clients=tuple(_client_row(after, name) for name in changed),
-        backups=tuple(_backup_row(after, name, job) for name in changed for job in after.contents[name].jobs),
-        removed_clients=tuple(sorted(former.keys() - after.contents.keys())),
-        removed_backups=tuple(
+    if before is None:
+        pairs = {(name, job.backup) for name, content in after.contents.items() for job in content.jobs}
+        gone_clients, gone_backups = sorted(stored_clients - after.contents.keys()), sorted(stored_backups - pairs)
+    else:
+        gone_clients = sorted(before.contents.keys() - after.contents.keys())
+        gone_backups = [
             (name, job.backup)
-            for name, content in former.items()
+            for name, content in before.contents.items()
             if after.contents.get(name) is not content
             for job in content.jobs
             if job.backup not in _jobs(after.contents.get(name))
-        ),
+        ]
+    return Rows(
+        clients=tuple(_client_row(after, name) for name in changed),
+        backups=tuple(_backup_row(after, name, job) for name in changed for job in after.contents[name].jobs),
+        removed_clients=tuple(gone_clients),
+        removed_backups=tuple(gone_backups),
     )
 
 

@@ -1,0 +1,232 @@
+"""One director, put together: store, gateway, loop and admin socket, started in order and stopped in the reverse one.
+
+Called by ``reconciler.cli`` and ``reconciler.standalone``, which hand in the read model and what else runs beside (the
+dashboard, in standalone mode a client).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from pydantic import ValidationError
+
+from reconciler import borgmatic_schema, tls
+from reconciler.admin import Admin, Operations
+from reconciler.gateway import Gateway, GatewaySettings
+from reconciler.keys import load_identity, prepare_directory
+from reconciler.listen import Address, Proxies
+from reconciler.loop import LoopSettings, Reconciler
+from reconciler.metrics import Metrics
+from reconciler.source import Source, SourceSettings
+from reconciler.store import Retention, Store
+from schema.envelope import EnrolmentString
+from schema.errors import DirectorError, TerminalError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from datetime import datetime
+
+    from reconciler.admin import Read
+    from reconciler.clock import Clock
+    from reconciler.settings import DirectorSettings
+    from reconciler.tls import ServerCertificate
+    from schema.envelope import DirectorIdentity
+
+_log = structlog.get_logger(__name__)
+
+_TRIM_SECONDS = 6 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Director:
+    """The parts of a running director."""
+
+    settings: DirectorSettings
+    identity: DirectorIdentity
+    store: Store
+    gateway: Gateway
+    reconciler: Reconciler
+    enrolment: EnrolmentString
+    source: Source
+    clock: Clock
+
+
+def source_settings(settings: DirectorSettings) -> SourceSettings:
+    """Return what the source needs of the director's settings.
+
+    Raises:
+        TerminalError: no source was named, or its settings do not fit together.
+    """
+    if not settings.source.url:
+        raise TerminalError("no source was named", hint='set [source] url = "…" in director.toml, or give --source URL')
+    fields = settings.source.model_dump(include=set(SourceSettings.model_fields))
+    try:
+        return SourceSettings.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        place = ".".join(str(part) for part in ("source", *first["loc"]))
+        raise TerminalError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+@contextlib.asynccontextmanager
+async def directing(
+    settings: DirectorSettings,
+    *,
+    clock: Clock,
+    listen: Sequence[Address] | None = None,
+) -> AsyncIterator[Director]:
+    """Start the parts and yield them; stop them in the reverse order. The loop does not run yet.
+
+    ``listen`` replaces the settings' address (standalone mode listens on a Unix socket only).
+    """
+    prepare_directory(settings.state_directory)
+    identity = load_identity(settings.key_path)
+    source = Source(source_settings(settings), state_directory=settings.state_directory)
+    schema = borgmatic_schema.load(settings.borgmatic_schema)
+    async with contextlib.AsyncExitStack() as stack:
+        store = await Store.open(settings.store_path)
+        stack.push_async_callback(store.close)
+        await store.disconnect_all()
+        addresses = tuple(listen) if listen is not None else (Address.parse(settings.listen.address),)
+        certificate = None if listen is not None else _certificate(settings, addresses, now=clock.now())
+        parts: list[Reconciler] = []
+        gateway = Gateway(
+            identity=identity,
+            store=store,
+            clock=clock,
+            settings=GatewaySettings(
+                listen=addresses,
+                proxies=Proxies.parse(settings.listen.trusted_proxies),
+                resync=float(settings.resync),
+            ),
+            metrics=Metrics(),
+            certificate=certificate,
+            approvals=await store.approvals(),
+            revoked=[one.public_key for one in await store.revocations()],
+            pending=[one.public_key for one in await store.pending()],
+            lockouts=await store.lockouts(),
+            readiness=lambda: _readiness(parts[0]),
+            on_ahead=lambda client, generation: parts[0].ahead(client, generation),  # noqa: PLW0108 - it is made below
+        )
+        reconciler = Reconciler(
+            source=source,
+            records=store,
+            gateway=gateway,
+            identity=identity,
+            borgmatic_schema=schema,
+            clock=clock,
+            settings=LoopSettings(
+                interval=float(settings.source.interval),
+                validity=float(settings.validity),
+                mass_change=settings.source.mass_change,
+                hold_dangers=settings.source.hold_dangers,
+            ),
+            remembered=await _remembered(store, settings),
+            issued=await store.issued_all(),
+            acknowledged=await store.acknowledged(),
+            stored=await store.published(),
+        )
+        parts.append(reconciler)
+        # Until the first pass: whoever was approved by the published revision may come in.
+        gateway.set_source_clients(await store.committed_keys())
+        await gateway.start()
+        stack.push_async_callback(gateway.stop)
+        yield Director(
+            settings=settings,
+            identity=identity,
+            store=store,
+            gateway=gateway,
+            reconciler=reconciler,
+            enrolment=_enrolment(settings, identity, gateway.addresses[0], certificate),
+            source=source,
+            clock=clock,
+        )
+
+
+async def serve(director: Director, *, read: Read, beside: Sequence[Callable[[], Awaitable[None]]] = ()) -> None:
+    """Run a director until SIGTERM or SIGINT; SIGHUP asks for a pass. ``beside`` runs as long as it does."""
+    operations = Operations(
+        store=director.store,
+        gateway=director.gateway,
+        reconciler=director.reconciler,
+        enrolment=director.enrolment,
+        clock=director.clock,
+    )
+    admin = Admin(director.settings.socket_path, operations=operations, read=read, store=director.store)
+    await admin.start()
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, director.reconciler.trigger)
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(work)
+                for work in (director.reconciler.run(), _watch(director), _trim(director), *(one() for one in beside))
+            ]
+            await stopping.wait()
+            _log.info("stopping")
+            director.reconciler.stop()
+            for task in tasks[1:]:
+                task.cancel()
+    finally:
+        await admin.close()
+
+
+async def _watch(director: Director) -> None:
+    """Ask for a pass when a branch of a local source may have moved; polling goes on when watching fails."""
+    try:
+        async for _ in director.source.watch():
+            director.reconciler.trigger()
+    except (OSError, DirectorError) as error:
+        _log.warning("source.cannot-watch", problem=str(error))
+
+
+async def _trim(director: Director) -> None:
+    """Forget history that is older than the settings keep."""
+    days = max(1, director.settings.store.keep // 86_400)
+    retention = Retention(runs=days, logs=max(1, days // 4), events=days, samples=3 * days)
+    while True:
+        try:
+            await director.store.trim(now=director.clock.now(), retention=retention)
+        except DirectorError as error:
+            _log.warning("store.cannot-trim", problem=error.message)
+        await director.clock.sleep(_TRIM_SECONDS)
+
+
+async def _readiness(reconciler: Reconciler) -> str:
+    return "" if reconciler.ready else "the first reconcile is not done yet"
+
+
+async def _remembered(store: Store, settings: DirectorSettings) -> Any:
+    status = await store.source()
+    update = {"url": settings.source.url, "branch": settings.source.branch, "path": settings.source.path}
+    return status.model_copy(update={**update, "suspended": "source" in await store.suspended()})
+
+
+def _certificate(
+    settings: DirectorSettings, addresses: Sequence[Address], *, now: datetime
+) -> ServerCertificate | None:
+    if settings.listen.tls == "off":
+        return None
+    if settings.listen.tls == "files":
+        assert settings.listen.certificate_file is not None  # noqa: S101 - the settings' validator saw to it
+        assert settings.listen.key_file is not None  # noqa: S101
+        return tls.load_certificate(settings.listen.certificate_file, settings.listen.key_file)
+    names = [one.host for one in addresses if one.host]
+    return tls.self_signed_certificate(settings.state_directory, names=names, now=now)
+
+
+def _enrolment(
+    settings: DirectorSettings, identity: DirectorIdentity, address: Address, certificate: ServerCertificate | None
+) -> EnrolmentString:
+    scheme = "ws" if certificate is None else "wss"
+    url = settings.listen.public_url or (f"unix://{address.path}" if address.path else f"{scheme}://{address}")
+    pin = certificate.fingerprint if certificate is not None and certificate.self_signed else ""
+    return EnrolmentString(url=url, director=identity.public.text, token="", certificate=pin)
