@@ -19,7 +19,7 @@ from yaml.cyaml import CParser  # type: ignore[attr-defined]  # its stub re-expo
 from schema.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from reconciler.core.catalogue import Pointer
 
@@ -133,10 +133,9 @@ class _FileReader:
     def _read_part(self, part: bytes) -> None:
         """Read documents until the end of ``part``."""
         parser = CParser(part)
-        next_event = parser.get_event
+        next_event: Callable[[], _Event] = parser.get_event
         builder: _DocumentBuilder | None = None
         self._document_line = 0
-        event: _Event
         while (event := next_event()) is not None:
             kind = event.__class__
             if builder is not None:
