@@ -3,6 +3,6 @@
 from reconciler.store.changes import EVERYTHING, Changes
 from reconciler.store.facade import Store
 from reconciler.store.trim import Retention
-from reconciler.store.trust import Approval, Lockout, PendingKey, Revocation
+from reconciler.store.trust import PendingKey, Revocation
 
-__all__ = ["EVERYTHING", "Approval", "Changes", "Lockout", "PendingKey", "Retention", "Revocation", "Store"]
+__all__ = ["EVERYTHING", "Changes", "PendingKey", "Retention", "Revocation", "Store"]

@@ -11,21 +11,24 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from reconciler.core.enrolment import Approval
 from reconciler.store import ingest, presence, publish, source, trust
 from reconciler.store.changes import Broadcast, Changes
 from reconciler.store.engine import database_path, explain, migrate, open_engine
+from reconciler.store.latest import Latest
 from reconciler.store.trim import Retention, steps
+from reconciler.store.trust import PendingKey, Revocation
 from reconciler.store.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
     from sqlalchemy import Engine
 
     from reconciler.core.issue import BackupRow, ClientRow, Issued
-    from reconciler.store.trust import Approval, Lockout, PendingKey, Revocation
+    from reconciler.core.lockout import LockoutRow
     from schema.errors import Problem
     from schema.observed import Report, RunProgress
     from schema.status import Condition, RevisionStatus, SourceStatus, TokenStatus
@@ -36,7 +39,6 @@ SEEN_SECONDS = 15.0
 """Heartbeats are written at most this often,"""
 PROGRESS_SECONDS = 1.0
 """and progress this often: both are facts of the moment, and the newest replaces all before."""
-_MAX_LATEST = 20_000
 
 
 class Store:
@@ -49,11 +51,8 @@ class Store:
         self._writer = Writer(writing, path=path)
         self._reader = ThreadPoolExecutor(1, "store-reader")
         self._broadcast = Broadcast()
-        self._background: set[asyncio.Task[Any]] = set()
-        self._seen: dict[str, datetime] = {}
-        self._seen_written: datetime | None = None
-        self._progress: dict[str, tuple[str, RunProgress]] = {}
-        self._progress_written: datetime | None = None
+        self._seen: Latest[datetime] = Latest(self._write_seen, every=SEEN_SECONDS)
+        self._progress: Latest[tuple[str, RunProgress]] = Latest(self._write_progress, every=PROGRESS_SECONDS)
 
     @classmethod
     async def open(cls, location: str | Path) -> Self:
@@ -76,11 +75,8 @@ class Store:
 
     async def close(self) -> None:
         """Write what waits, then close. Calls that come later get a ``TransientError``."""
-        if self._background:
-            await asyncio.wait(self._background)
-        if self._seen:
-            self._flush_seen()
-            await asyncio.wait(self._background)
+        for latest in (self._seen, self._progress):
+            await latest.close()
         await self._writer.close()
         self._broadcast.close()
         await asyncio.to_thread(self._reader.shutdown)
@@ -122,9 +118,12 @@ class Store:
         """Return the revisions that a person let through."""
         return frozenset(await self._read(source.value, "acknowledged") or ())
 
-    async def set_suspended(self, subject: str, *, suspended: bool, actor: str = "") -> None:
-        """Suspend or resume by command; ``subject`` is ``source``, ``client/NAME`` or ``backup/CLIENT/NAME``."""
-        await self._write(source.put_suspended, subject, actor if suspended else None, notices=[subject])
+    async def set_suspended(self, subject: str, *, actor: str | None) -> None:
+        """Suspend in the name of ``actor``, or resume (None).
+
+        ``subject`` is ``source``, ``client/NAME`` or ``backup/CLIENT/NAME``.
+        """
+        await self._write(source.put_suspended, subject, actor, notices=[subject])
 
     async def suspended(self) -> dict[str, str]:
         """Return what is suspended by command, and by whom."""
@@ -172,9 +171,9 @@ class Store:
         """Return what was issued to each client, without envelope and content."""
         return await self._read(publish.read_all_issued)
 
-    async def issued(self, client: str) -> Issued | None:
-        """Return the newest signed desired state of one client, whole."""
-        return await self._read(publish.read_issued, client)
+    async def issued(self, clients: Sequence[str]) -> dict[str, Issued]:
+        """Return the newest signed desired states by client, with envelopes, without contents."""
+        return await self._read(publish.read_issued, clients)
 
     # --- Trust --------------------------------------------------------------------------------------------------------
 
@@ -190,13 +189,16 @@ class Store:
         """Return whether there was such a token; it is worth nothing from now on."""
         return await self._write(trust.revoke_token, token_id)
 
-    async def consume_token(self, *, token_hash: str, public_key: str, now: datetime) -> bool:
+    async def consume_token(self, token_hash: str, public_key: str, now: datetime) -> bool:
         """Return whether the token lets this key in to wait, and take one use; none for a key that waits already."""
         work = partial(trust.consume_token, token_hash=token_hash, public_key=public_key, now=now)
         return await self._write(work)
 
-    async def upsert_pending(self, key: PendingKey) -> None:
+    async def upsert_pending(
+        self, *, public_key: str, name: str, address: str, config_directory: str, state_directory: str, now: datetime
+    ) -> None:
         """Keep a waiting key; the time it was first seen stays."""
+        key = PendingKey(public_key, name, address, now, now, config_directory, state_directory)
         await self._write(trust.put_pending, key, notices=["pending"])
 
     async def pending(self) -> list[PendingKey]:
@@ -207,17 +209,19 @@ class Store:
         """Return whether the key waited; it no longer does."""
         return await self._write(trust.delete_pending, public_key, notices=["pending"])
 
-    async def approve(self, approval: Approval) -> None:
+    async def approve(self, *, public_key: str, name: str, by: str, at: datetime) -> None:
         """Approve by command; ``TerminalError`` when the key is revoked, or the name has another key."""
-        await self._write(trust.approve, approval, notices=["pending", f"client/{approval.name}"])
+        work = partial(trust.approve, approval=Approval(public_key, name, by), at=at)
+        await self._write(work, notices=["pending", f"client/{name}"])
 
     async def approvals(self) -> list[Approval]:
-        """Return the approvals by command."""
+        """Return the approvals by command, oldest first."""
         return await self._read(trust.read_approvals)
 
-    async def revoke(self, revocation: Revocation) -> None:
+    async def revoke(self, *, public_key: str, name: str, by: str, at: datetime) -> None:
         """Keep a key out from now on, also when it stands in Git."""
-        await self._write(trust.revoke, revocation, notices=["pending", f"client/{revocation.name}"])
+        revocation = Revocation(public_key, name, by, at)
+        await self._write(trust.revoke, revocation, notices=["pending", f"client/{name}"])
 
     async def unrevoke(self, public_key: str) -> bool:
         """Return whether the key was revoked; it no longer is."""
@@ -227,51 +231,38 @@ class Store:
         """Return the revoked keys."""
         return await self._read(trust.read_revocations)
 
-    async def save_lockouts(self, rows: Sequence[Lockout]) -> None:
-        """Keep failed attempts by source address; at most ``trust.MAX_LOCKOUTS``, the oldest go."""
-        await self._write(trust.put_lockouts, rows)
+    async def save_lockouts(self, rows: Collection[LockoutRow], *, removed: Collection[str] = ()) -> None:
+        """Keep failed attempts by source address, and forget the removed ones; of too many the oldest go."""
+        await self._write(partial(trust.put_lockouts, rows=rows, removed=removed))
 
-    async def lockouts(self) -> list[Lockout]:
+    async def lockouts(self) -> list[LockoutRow]:
         """Return failed attempts by source address, oldest first."""
         return await self._read(trust.read_lockouts)
 
-    async def delete_lockout(self, address: str) -> bool:
-        """Return whether the address was known; its failures are forgotten."""
-        return await self._write(trust.delete_lockout, address)
-
     # --- Clients ------------------------------------------------------------------------------------------------------
 
-    async def connected(self, *, client: str, public_key: str, address: str, at: datetime) -> None:
-        """Keep that a session began."""
-        work = partial(presence.connect, client=client, public_key=public_key, address=address, at=at)
-        await self._write(work, notices=[f"client/{client}"])
+    async def connected(self, *, client: str, public_key: str, address: str, now: datetime) -> bool:
+        """Keep that a session began, and return whether anything of this key's outbox was ever stored."""
+        work = partial(presence.connect, client=client, public_key=public_key, address=address, at=now)
+        return await self._write(work, notices=[f"client/{client}"])
 
-    async def disconnected(self, *, client: str, at: datetime) -> None:
-        """Keep that a session ended."""
-        self._seen.pop(client, None)
-        await self._write(partial(presence.disconnect, client=client, at=at), notices=[f"client/{client}"])
+    async def disconnected(self, *, client: str, public_key: str, now: datetime) -> None:
+        """Keep that a session ended; one that another key has opened since is left alone."""
+        self._seen.pop(client)
+        work = partial(presence.disconnect, client=client, public_key=public_key, at=now)
+        await self._write(work, notices=[f"client/{client}"])
 
     async def disconnect_all(self) -> None:
         """At the start: nobody is connected, whatever a killed director left behind."""
         await self._write(presence.disconnect_all)
 
-    async def seen(self, *, client: str, at: datetime) -> None:
-        """Note a heartbeat. Returns at once; written together with others, at most every ``SEEN_SECONDS``."""
-        self._seen[client] = at
-        if self._seen_written is None or abs((at - self._seen_written).total_seconds()) >= SEEN_SECONDS:
-            self._seen_written = at
-            self._flush_seen()
+    async def seen(self, *, client: str, now: datetime) -> None:
+        """Note a heartbeat. Returns at once; written with others, at most every ``SEEN_SECONDS``."""
+        self._seen.put(client, now)
 
-    async def progress(self, *, client: str, progress: RunProgress, at: datetime) -> None:
+    async def progress(self, *, client: str, progress: RunProgress) -> None:
         """Note where a run stands. Returns at once; written with others, at most every ``PROGRESS_SECONDS``."""
-        if len(self._progress) < _MAX_LATEST:
-            self._progress[progress.run] = (client, progress)
-        written = self._progress_written
-        if written is None or abs((at - written).total_seconds()) >= PROGRESS_SECONDS:
-            self._progress_written = at
-            latest, self._progress = self._progress, {}
-            notices = [f"run/{run}" for run in latest]
-            self._later(self._write(presence.put_progress, latest, notices=notices))
+        self._progress.put(progress.run, (client, progress))
 
     async def ingest(
         self,
@@ -279,23 +270,19 @@ class Store:
         client: str,
         public_key: str,
         epoch: str,
-        items: Sequence[tuple[int, Report | None]],
+        items: Sequence[tuple[int, Report]],
+        through: int,
         received: datetime,
     ) -> int:
-        """Store reports exactly once and return the high sequence to acknowledge.
+        """Store reports exactly once and return up to where this outbox is stored.
 
-        ``items`` are (sequence, report) in rising order; None stands for a report that could not be read.
-        ``TrustError`` when the order does not rise.
+        ``items`` are (sequence, report) in rising order, ``TrustError`` otherwise. ``through`` is the last number of
+        the frame: what is missing up to it could not be read, and counts as stored.
         """
-        done = await self._write(
-            partial(ingest.ingest, client=client, public_key=public_key, epoch=epoch, items=items, received=received)
-        )
+        work = partial(ingest.ingest, client=client, public_key=public_key, epoch=epoch, received=received)
+        done = await self._write(partial(work, items=items, through=through))
         self._broadcast.publish(done.notices)
         return done.sequence
-
-    async def knows_outbox(self, public_key: str) -> bool:
-        """Return whether anything of this key was ever stored: if not, the client should report everything again."""
-        return await self._read(ingest.knows, public_key)
 
     # --- History ------------------------------------------------------------------------------------------------------
 
@@ -328,17 +315,8 @@ class Store:
         with self._reading.begin() as connection:
             return work(connection, *arguments)
 
-    def _flush_seen(self) -> None:
-        times, self._seen = self._seen, {}
-        self._later(self._write(presence.put_seen, times))
+    async def _write_seen(self, times: Mapping[str, datetime]) -> None:
+        await self._write(presence.put_seen, times)
 
-    def _later(self, writing: Any) -> None:
-        """Write without anybody waiting: what is lost when that fails is replaced by the next of its kind."""
-        task = asyncio.ensure_future(writing)
-        self._background.add(task)
-        task.add_done_callback(self._forget)
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._background.discard(task)
-        if not task.cancelled():
-            task.exception()
+    async def _write_progress(self, latest: Mapping[str, tuple[str, RunProgress]]) -> None:
+        await self._write(presence.put_progress, latest, notices=[f"run/{run}" for run in latest])

@@ -154,39 +154,36 @@ def read_sequence(connection: Connection, *, public_key: str, epoch: str) -> int
     return connection.execute(_SEQUENCE, {"key": public_key, "of_epoch": epoch}).scalar() or 0
 
 
-def knows(connection: Connection, public_key: str) -> bool:
-    """Return whether anything of this key was ever stored here."""
-    known = select(outboxes.c.epoch).where(outboxes.c.public_key == public_key).limit(1)
-    return connection.execute(known).first() is not None
-
-
 def ingest(
     connection: Connection,
     *,
     client: str,
     public_key: str,
     epoch: str,
-    items: Sequence[tuple[int, Report | None]],
+    items: Sequence[tuple[int, Report]],
+    through: int,
     received: datetime,
 ) -> Ingested:
-    """Store what is new of ``items`` (sequence, report; None for one that nobody could read) and return how far it is.
+    """Store what is new of ``items`` (sequence, report) and return how far the outbox is stored.
 
-    Sequence numbers must rise: a gap is what the client had to drop. What is stored already is passed over.
+    Sequence numbers must rise: a gap is what the client had to drop, or what nobody could read; up to ``through`` all
+    counts as stored. What is stored already is passed over.
     """
     sequences = [sequence for sequence, _ in items]
     if any(later <= earlier for earlier, later in pairwise(sequences)):
         raise TrustError("reports are out of order", code="malformed")
     high = read_sequence(connection, public_key=public_key, epoch=epoch)
-    fresh = [(sequence, report) for sequence, report in items if sequence > high]
-    if not fresh:
+    reached = max([through, *sequences[-1:]])
+    if reached <= high:
         return Ingested(high)
+    fresh = [report for sequence, report in items if sequence > high]
     sink = _Sink(connection, client=client, public_key=public_key, received=received)
-    sink.learn_owners([report for _, report in fresh])
-    for _, report in fresh:
+    sink.learn_owners(fresh)
+    for report in fresh:
         sink.take(report)
     sink.flush()
-    _advance(connection, public_key=public_key, epoch=epoch, known=high > 0, sequence=fresh[-1][0], at=received)
-    return Ingested(fresh[-1][0], frozenset(sink.notices))
+    _advance(connection, public_key=public_key, epoch=epoch, known=high > 0, sequence=reached, at=received)
+    return Ingested(reached, frozenset(sink.notices))
 
 
 def _advance(connection: Connection, *, public_key: str, epoch: str, known: bool, sequence: int, at: datetime) -> None:
@@ -212,18 +209,16 @@ class _Sink:
     _counts: dict[str, int] = field(default_factory=dict)
     _events: list[dict[str, Any]] = field(default_factory=list)
 
-    def learn_owners(self, reports: Sequence[Report | None]) -> None:
+    def learn_owners(self, reports: Sequence[Report]) -> None:
         """Look up whose the runs are that these reports name."""
         wanted = {report.run for report in reports if isinstance(report, (RunStarted, RunLog, RunFinished))}
         if wanted:
             found = self.connection.execute(select(runs.c.id, runs.c.client).where(runs.c.id.in_(sorted(wanted))))
             self._owners = {row.id: row.client for row in found}
 
-    def take(self, report: Report | None) -> None:
+    def take(self, report: Report) -> None:
         """Write one report, or say in the audit trail why not."""
         match report:
-            case None:
-                self._refuse("a report could not be read; is the client newer than the director?")
             case RunLog():
                 self._run_log(report)
             case RunStarted():

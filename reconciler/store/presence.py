@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from schema.tables import observed, runs
+from schema.tables import observed, outboxes, runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ _CONNECT = _new_session.on_conflict_do_update(
 )
 _DISCONNECT = (
     update(observed)
-    .where(observed.c.client == bindparam("of_client"))
+    .where(observed.c.client == bindparam("of_client"), observed.c.public_key == bindparam("of_key"))
     .values(connected=False, last_seen=bindparam("at"))
 )
 _SEEN = update(observed).where(observed.c.client == bindparam("of_client")).values(last_seen=bindparam("at"))
@@ -38,15 +38,17 @@ _PROGRESS = (
 )
 
 
-def connect(connection: Connection, *, client: str, public_key: str, address: str, at: datetime) -> None:
-    """Keep that a session began."""
+def connect(connection: Connection, *, client: str, public_key: str, address: str, at: datetime) -> bool:
+    """Keep that a session began, and return whether anything of this key's outbox was ever stored."""
     row = {"client": client, "public_key": public_key, "connected": True, "address": address, "last_seen": at}
     connection.execute(_CONNECT, row)
+    known = select(outboxes.c.epoch).where(outboxes.c.public_key == public_key).limit(1)
+    return connection.execute(known).first() is not None
 
 
-def disconnect(connection: Connection, *, client: str, at: datetime) -> None:
-    """Keep that a session ended."""
-    connection.execute(_DISCONNECT, {"of_client": client, "at": at})
+def disconnect(connection: Connection, *, client: str, public_key: str, at: datetime) -> None:
+    """Keep that a session ended; one that another key has opened since is left alone."""
+    connection.execute(_DISCONNECT, {"of_client": client, "of_key": public_key, "at": at})
 
 
 def disconnect_all(connection: Connection) -> None:

@@ -15,7 +15,6 @@ from sqlalchemy.dialects.sqlite import insert
 
 from reconciler.core.issue import Issued
 from schema.assessment import oldest_of_newest, protected_until
-from schema.desired import Content
 from schema.tables import archives, backups, clients, conditions, evidence, issued
 
 if TYPE_CHECKING:
@@ -150,16 +149,22 @@ def _forget_repositories(connection: Connection, keys: Sequence[tuple[str, str, 
         connection.execute(gone, values)
 
 
-def read_issued(connection: Connection, client: str) -> Issued | None:
-    """Return the newest signed desired state of one client, whole."""
-    row = connection.execute(select(issued).where(issued.c.client == client)).mappings().one_or_none()
-    return None if row is None else Issued(**{**row, "content": Content.model_validate(row["content"])})
+_SIGNED = [column for column in issued.c if column.name != "content"]
+_HEADS = [column for column in _SIGNED if column.name != "envelope"]
+
+
+def read_issued(connection: Connection, names: Sequence[str]) -> dict[str, Issued]:
+    """Return the newest signed desired states by client, without the content (it is in the envelope)."""
+    found: dict[str, Issued] = {}
+    for chunk in _chunks(names):
+        rows = connection.execute(select(*_SIGNED).where(issued.c.client.in_(chunk))).mappings()
+        found |= {row["client"]: Issued(**row) for row in rows}
+    return found
 
 
 def read_all_issued(connection: Connection) -> dict[str, Issued]:
     """Return what was issued to every client, without envelope and content."""
-    columns = [column for column in issued.c if column.name not in {"envelope", "content"}]
-    return {row["client"]: Issued(**row) for row in connection.execute(select(*columns)).mappings()}
+    return {row["client"]: Issued(**row) for row in connection.execute(select(*_HEADS)).mappings()}
 
 
 def read_keys(connection: Connection) -> tuple[frozenset[str], frozenset[Key]]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
+from reconciler.core.enrolment import Approval
+from reconciler.core.lockout import LockoutRow
 from schema.errors import TerminalError
 from schema.status import TokenStatus
 from schema.tables import approvals, lockouts, pending, revocations, tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -36,16 +38,6 @@ class PendingKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Approval:
-    """A key approved by command."""
-
-    public_key: str
-    name: str
-    approved_by: str
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Revocation:
     """A key that stays out, also when it stands in Git."""
 
@@ -53,16 +45,6 @@ class Revocation:
     name: str
     revoked_by: str
     at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Lockout:
-    """Failed attempts of one source address."""
-
-    address: str
-    failures: int
-    window_start: datetime
-    locked_until: datetime | None
 
 
 # --- Tokens -----------------------------------------------------------------------------------------------------------
@@ -128,7 +110,7 @@ def delete_pending(connection: Connection, public_key: str) -> bool:
     return connection.execute(delete(pending).where(pending.c.public_key == public_key)).rowcount > 0
 
 
-def approve(connection: Connection, approval: Approval) -> None:
+def approve(connection: Connection, approval: Approval, *, at: datetime) -> None:
     """Keep an approval by command; ``TerminalError`` when the key is revoked or the name has another key."""
     revoked = select(revocations.c.public_key).where(revocations.c.public_key == approval.public_key)
     if connection.execute(revoked).first():
@@ -147,13 +129,16 @@ def approve(connection: Connection, approval: Approval) -> None:
     statement = insert(approvals)
     names = ("name", "approved_by", "at")
     replaced = {name: statement.excluded[name] for name in names}
-    connection.execute(statement.on_conflict_do_update(index_elements=["public_key"], set_=replaced), _fields(approval))
+    putting = statement.on_conflict_do_update(index_elements=["public_key"], set_=replaced)
+    connection.execute(putting, _fields(approval) | {"at": at})
     delete_pending(connection, approval.public_key)
 
 
 def read_approvals(connection: Connection) -> list[Approval]:
-    """Return the approvals by command, by name."""
-    return [Approval(**row) for row in connection.execute(select(approvals).order_by(approvals.c.name)).mappings()]
+    """Return the approvals by command, oldest first."""
+    columns = (approvals.c.public_key, approvals.c.name, approvals.c.approved_by)
+    found = connection.execute(select(*columns).order_by(approvals.c.at, approvals.c.public_key)).mappings()
+    return [Approval(**row) for row in found]
 
 
 def revoke(connection: Connection, revocation: Revocation) -> None:
@@ -183,11 +168,13 @@ _PUT_LOCKOUT = _new_lockout.on_conflict_do_update(
 )
 
 
-def put_lockouts(connection: Connection, rows: Sequence[Lockout]) -> None:
+def put_lockouts(connection: Connection, rows: Collection[LockoutRow], *, removed: Collection[str]) -> None:
     """Keep failed attempts by address. Of too many the oldest go, those that are not locked first."""
-    if not rows:
-        return
-    connection.execute(_PUT_LOCKOUT, [_fields(row) for row in rows])
+    if removed:
+        gone = delete(lockouts).where(lockouts.c.address == bindparam("of_address"))
+        connection.execute(gone, [{"of_address": address} for address in removed])
+    if rows:
+        connection.execute(_PUT_LOCKOUT, [_fields(row) for row in rows])
     surplus = connection.execute(select(func.count()).select_from(lockouts)).scalar_one() - MAX_LOCKOUTS
     if surplus > 0:
         age = (lockouts.c.locked_until.is_not(None), lockouts.c.window_start)
@@ -195,16 +182,11 @@ def put_lockouts(connection: Connection, rows: Sequence[Lockout]) -> None:
         connection.execute(delete(lockouts).where(lockouts.c.address.in_(oldest)))
 
 
-def read_lockouts(connection: Connection) -> list[Lockout]:
+def read_lockouts(connection: Connection) -> list[LockoutRow]:
     """Return what is kept, oldest first."""
     found = connection.execute(select(lockouts).order_by(lockouts.c.window_start, lockouts.c.address)).mappings()
-    return [Lockout(**row) for row in found]
+    return [LockoutRow(**row) for row in found]
 
 
-def delete_lockout(connection: Connection, address: str) -> bool:
-    """Return whether the address was known; its failures are forgotten."""
-    return connection.execute(delete(lockouts).where(lockouts.c.address == address)).rowcount > 0
-
-
-def _fields(row: PendingKey | Approval | Revocation | Lockout) -> dict[str, object]:
+def _fields(row: PendingKey | Approval | Revocation | LockoutRow) -> dict[str, object]:
     return {name: getattr(row, name) for name in row.__dataclass_fields__}
