@@ -20,6 +20,7 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from reconciler.store import Approval, Revocation
 from schema.envelope import EnrolmentString, fingerprint, hash_token, random_token
 from schema.errors import DirectorError, TerminalError
 from schema.scalars import Duration, Name, parse_duration
@@ -125,7 +126,8 @@ class Operations:
                 f"{len(waiting)} pending keys are named '{request.text}'", hint="give the fingerprint of the right one"
             )
         one, name = waiting[0], request.name or waiting[0].name
-        await self._gateway.approve(one.public_key, name=name, by=actor)
+        await self._store.approve(Approval(one.public_key, name, approved_by=actor, at=self._clock.now()))
+        await refresh_registry(self._store, self._gateway)
         await self._event(
             "ClientApproved", f"key {fingerprint(one.public_key)} was approved as '{name}'", actor, client=name
         )
@@ -134,14 +136,15 @@ class Operations:
 
     async def client_revoke(self, request: ByText, *, actor: str) -> dict[str, Any]:
         """Shut out a key for good, at once, also when it stands in Git."""
-        key, name = self._gateway.find_client(request.text)
-        await self._gateway.revoke(key, name=name, by=actor)
+        key, name = await self._find_client(request.text)
+        await self._store.revoke(Revocation(key, name, revoked_by=actor, at=self._clock.now()))
+        await refresh_registry(self._store, self._gateway)
         await self._event("ClientRevoked", f"key {fingerprint(key)} of '{name}' was revoked", actor, client=name)
         return {"revoked": name, "fingerprint": fingerprint(key)}
 
     async def client_unlock(self, request: ByText, *, actor: str) -> dict[str, Any]:
         """Forget the failed attempts of an address."""
-        if not await self._gateway.unlock(request.text):
+        if not self._gateway.unlock(request.text):
             raise TerminalError(
                 f"address '{request.text}' is not locked out", hint="see `director clients list --locked`"
             )
@@ -163,7 +166,7 @@ class Operations:
         return await self._suspend(actor, suspended=False)
 
     async def _suspend(self, actor: str, *, suspended: bool) -> dict[str, Any]:
-        await self._store.set_suspended("source", actor=actor if suspended else None)
+        await self._store.set_suspended("source", suspended=suspended, actor=actor)
         self._reconciler.suspend(suspended=suspended)
         word = "suspended" if suspended else "resumed"
         await self._event(word.capitalize(), f"reconciling was {word}", actor)
@@ -177,6 +180,18 @@ class Operations:
         """Ask for a pass, and wait for nothing."""
         self._reconciler.trigger()
         return {}
+
+    async def _find_client(self, text: str) -> tuple[str, str]:
+        """Return public key and name of whoever a person means by name, key or fingerprint."""
+        keys = {key: name for name, key in (await self._store.committed_keys()).items()}
+        keys |= {one.public_key: one.name for one in await self._store.approvals()}
+        keys |= {one.public_key: one.name for one in await self._store.pending() if one.public_key not in keys}
+        found = [(key, name) for key, name in keys.items() if text in _names_of(key, name)]
+        if not found:
+            raise TerminalError(f"no client '{text}' has a key", hint="see `director clients list`")
+        if len(found) > 1:
+            raise TerminalError(f"{len(found)} keys are named '{text}'", hint="give the fingerprint of the right one")
+        return found[0]
 
     async def _event(self, reason: str, message: str, actor: str, *, client: str = "") -> None:
         await self._store.event(reason=reason, message=message, actor=actor, client=client, at=self._clock.now())
@@ -252,6 +267,15 @@ class Admin:
             async for notice in changes:
                 await response.write(json.dumps(notice).encode() + b"\n")
         return response
+
+
+async def refresh_registry(store: Store, gateway: Gateway) -> None:
+    """Hand the store's approvals and revocations to the gateway, where they take effect at once."""
+    gateway.registry_changed(
+        approvals=await store.approvals(),
+        revoked=[one.public_key for one in await store.revocations()],
+        pending=[one.public_key for one in await store.pending()],
+    )
 
 
 def _names_of(public_key: str, name: str) -> set[str]:

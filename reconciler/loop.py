@@ -206,6 +206,12 @@ class Reconciler:
         """Whether a pass has ended since the start."""
         return self._judged is not None or self._status.suspended
 
+    def clients(self) -> list[Client]:
+        """Return the clients of the published revision."""
+        if self._published is None:
+            return []
+        return [located.resource for located in self._published.catalogue.all(Client).values()]
+
     def trigger(self) -> None:
         """Ask for a pass soon; asking twice is asking once."""
         self._asked.set()

@@ -13,6 +13,7 @@ import pygit2
 
 from schema.envelope import parse_client_key
 from schema.errors import TerminalError, TransientError
+from schema.resources import Directories
 from schema.scalars import NAME_PATTERN
 
 if TYPE_CHECKING:
@@ -20,6 +21,18 @@ if TYPE_CHECKING:
 
 _STARTER = Path(__file__).parent / "starter"
 _SCHEMAS = Path(__file__).parent.parent / "schema" / "json" / "v1"
+
+
+_PHRASE_IN_FILE = """\
+      # A file that you make on the machine, readable by root only, holding the passphrase on one line. client.toml
+      # there has to allow it: credential_files = ["/etc/borgmatic-director/borg-passphrase"] in the table [policy].
+      # Keep a copy of it elsewhere: without it the backups cannot be read.
+      file: /etc/borgmatic-director/borg-passphrase
+      # Or sealed in Git, readable by the clients only: `director seal . borg passphrase`, and then:
+      # secret: borg"""
+_PHRASE_SEALED = """\
+      # Sealed in Git: only the machine can read it, and whoever holds the escrow key (see secrets/borg.yaml).
+      secret: borg"""
 
 
 def write(
@@ -30,8 +43,13 @@ def write(
     repository: str,
     sources: Sequence[str],
     branch: str = "main",
+    directories: Directories | None = None,
+    sealed: bool = False,
 ) -> list[Path]:
     """Write the starting source into ``directory`` and return the paths, relative to it. Nothing is overwritten.
+
+    ``sealed``: the passphrase stands in a Secret (which the caller seals), not in a file on the machine.
+    ``directories`` are the client's, when not the default ones.
 
     Raises:
         TerminalError: a file is already there, or a value cannot be used.
@@ -50,6 +68,8 @@ def write(
         "@CLIENT_NAME@": name,
         "@PUBLIC_KEY@": f"publicKey: {public_key}" if public_key else "# publicKey: bd1-client.…",
         "@TIME_ZONE@": _time_zone(),
+        "@DIRECTORIES@": _directories(directories),
+        "@PASSPHRASE@": _PHRASE_SEALED if sealed else _PHRASE_IN_FILE,
         "@REPOSITORY@": json.dumps(repository),
         "@SOURCES@": json.dumps(list(sources)),
     }
@@ -77,6 +97,12 @@ def write(
     except (OSError, pygit2.GitError) as error:
         raise TransientError(f"cannot write the starting source to {directory}: {error}") from error
     return [*texts, Path(".schema/all.json")]
+
+
+def _directories(directories: Directories | None) -> str:
+    if directories is None or directories == Directories():
+        return "# directories: {config: …, state: …}   # when not the default ones"
+    return f"directories: {{config: {json.dumps(directories.config)}, state: {json.dumps(directories.state)}}}"
 
 
 def host_name() -> str:

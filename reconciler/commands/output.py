@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -16,6 +17,7 @@ from schema.errors import DirectorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -122,6 +124,18 @@ _STYLES = {
     "refused": "red", "stale": "yellow", "overdue": "red", "protected": "green", "pending": "yellow", "revoked": "red",
     "critical": "red", "warning": "yellow", "yes": "green", "no": "yellow",
 }  # fmt: skip
+
+
+def write_private(file: Path, text: str) -> None:
+    """Write a new file that only we can read; one that is there is never overwritten."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise CouldNotRun(f"{file} is already there, and keys are never overwritten") from None
+    except OSError as error:
+        raise CouldNotRun(f"cannot write {file}: {error.strerror}") from None
+    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+        stream.write(text)
 
 
 def printable(text: str) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import click
 
-from reconciler.commands.output import CouldNotRun, examples, friendly
+from reconciler.commands.output import CouldNotRun, examples, friendly, write_private
 from reconciler.commands.source import read_path
-from schema.errors import TerminalError
 
 _PATH = click.Path(exists=True, path_type=Path)
 _MOST_BYTES = 64 * 1024
@@ -103,13 +101,6 @@ def escrow_key(file: Path) -> None:
     from schema.envelope import EscrowIdentity
 
     identity = EscrowIdentity.generate()
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise TerminalError(f"{file} is already there, and keys are never overwritten") from None
-    except OSError as error:
-        raise TerminalError(f"cannot write {file}: {error.strerror}") from None
-    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-        stream.write(identity.to_text())
+    write_private(file, identity.to_text())
     click.echo(identity.public)
     click.echo(f"the private half is in {file}: keep it offline, and safe", err=True)

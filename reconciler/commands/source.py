@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from reconciler.commands.output import CouldNotRun, Failed, echo_lines, examples, friendly, print_data
+from reconciler.commands.output import CouldNotRun, Failed, echo_lines, examples, friendly, print_data, write_private
 from reconciler.commands.problem_formats import FORMATS, format_problems
 from schema.errors import Severity
 
@@ -222,6 +223,11 @@ def schema(kind: str) -> None:
     "--repository", default="/var/backups/borg/${client}", show_default=True, help="URL of the first repository."
 )
 @click.option(
+    "--this-machine",
+    is_flag=True,
+    help="Make this machine the first client: its key, and a passphrase sealed to it, ready for `standalone`.",
+)
+@click.option(
     "--source", "sources", multiple=True, default=("/etc", "/home"), show_default=True, help="Directories to back up."
 )
 @friendly
@@ -232,6 +238,7 @@ def init(
     client: str | None,
     public_key: str | None,
     repository: str,
+    this_machine: bool,
     sources: Sequence[str],
 ) -> None:
     """Write a commented starting source to DIRECTORY, with a CI workflow and a pre-commit hook.
@@ -249,15 +256,65 @@ def init(
         return
     from reconciler import scaffold
 
+    directories = None
+    if this_machine:
+        from reconciler import standalone
+
+        machine = standalone.this_machine()
+        public_key, directories = machine.public_key, machine.directories
     written = scaffold.write(
-        directory, client=client, public_key=public_key, repository=repository, sources=list(sources), branch=branch
+        directory,
+        client=client,
+        public_key=public_key,
+        repository=repository,
+        sources=list(sources),
+        branch=branch,
+        directories=directories,
+        sealed=this_machine,
     )
     for path in written:
         click.echo(f"  {path}")
-    click.echo(f"\nwrote {len(written)} files to {directory}. Next:\n")
-    click.echo(f"  director validate {directory}")
-    click.echo(f"  git -C {directory} add -A && git -C {directory} commit -m 'Back up {client or 'this machine'}'")
-    click.echo(f"  director standalone {directory}")
+    click.echo(f"\nwrote {len(written)} files to {directory}")
+    if this_machine:
+        _seal_passphrase(directory)
+    where = shlex.quote(str(directory))
+    click.echo("\nnext:")
+    click.echo(f"  director validate {where}")
+    click.echo(f"  git -C {where} add -A && git -C {where} commit -m 'Back up {client or 'this machine'}'")
+    click.echo(f"  director standalone {where}" if this_machine else "  docs: README, 'a director with clients'")
+
+
+def _seal_passphrase(directory: Path) -> None:
+    """Seal a fresh random passphrase to the machine and to a fresh escrow key, which a person must keep."""
+    import secrets
+
+    from reconciler import sealing
+    from schema.envelope import EscrowIdentity
+
+    escrow, file = EscrowIdentity.generate(), Path.cwd() / f"{directory.resolve().name}-escrow.key"
+    write_private(file, escrow.to_text())
+    target = directory / "secrets" / "borg.yaml"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(_SEALED_RESOURCE.format(escrow=escrow.public), encoding="utf-8")
+    book = sealing.open_book(read_path(directory), folder=directory)
+    name = "borg"
+    sealing.seal(book, secret=name, key="passphrase", value=secrets.token_urlsafe(32).encode())
+    click.secho(f"\nthe escrow key is in {file}", bold=True)
+    click.echo("keep it offline: with it, and only with it, the passphrase can be had when this machine is lost")
+
+
+_SEALED_RESOURCE = """\
+# yaml-language-server: $schema=../.schema/all.json
+# The passphrase of the Borg repository, sealed: `director seal . borg passphrase` replaces it.
+apiVersion: borgmatic.director/v1
+kind: Secret
+metadata:
+  name: borg
+spec:
+  escrow:
+    # Whoever holds the private half can read the values, and seal them to a new client with `director reseal`.
+    owner: {escrow}
+"""
 
 
 def _program() -> str:
