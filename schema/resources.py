@@ -213,7 +213,17 @@ class ScheduleSpec(Written):
 
 # --- Backup and Profile ---------------------------------------------------------------------------------------------
 
-Borgmatic = dict[str, JsonValue]
+Borgmatic = Annotated[
+    dict[str, JsonValue],
+    Field(
+        description=(
+            "Options of borgmatic under their own names (https://torsion.org/borgmatic/docs/reference/configuration/), "
+            "checked by the director against the installed borgmatic; `repositories` and `encryption_*` belong into "
+            'Repository resources. A whole value may be "{secret NAME}" or "{secret NAME KEY}".'
+        ),
+        examples=[{"source_directories": ["/etc"], "exclude_caches": True}],
+    ),
+]
 """Any option borgmatic documents, under its own name; checked against the installed borgmatic's schema."""
 
 Action = Literal["create", "prune", "compact", "check"]
