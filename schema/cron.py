@@ -10,12 +10,14 @@ Called by the loader (is this a cron expression?), the client's scheduler and th
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from croniter import CroniterError, croniter
+from croniter import CroniterBadDateError, CroniterError, croniter
 from pydantic import AfterValidator, Field
 
 _ALIASES = {
@@ -27,21 +29,79 @@ _ALIASES = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
-_FIELDS = 5
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _SEARCH_YEARS = 9  # 29 February is at most eight years away (2096 to 2104)
 
 
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """One of the five fields: its numbers, and the words that may stand for them, from ``low`` on."""
+
+    name: str
+    low: int
+    high: int
+    words: tuple[str, ...] = ()
+    special: re.Pattern[str] | None = None
+
+    def check(self, text: str) -> None:
+        """Raise ``ValueError`` when ``text`` is not a list of numbers, ranges and steps of this field."""
+        for item in text.lower().split(","):
+            if self.special is not None and self.special.fullmatch(item):
+                continue
+            values, slash, step = item.partition("/")
+            if slash and not (step.isdecimal() and step.isascii() and 1 <= int(step[:9]) <= self.high):
+                raise ValueError(f"{item!r} in the {self.name} field: a step is a number from 1 to {self.high}")
+            if values != "*":
+                self._check_range(values, item)
+
+    def _check_range(self, values: str, item: str) -> None:
+        ends = values.split("-")
+        if len(ends) > 2 or not all(self._is_value(end) for end in ends):
+            words = f", or {self.words[0]} to {self.words[-1]}" if self.words else ""
+            raise ValueError(f"{item!r} in the {self.name} field: allowed are *, {self.low} to {self.high}{words}")
+
+    def _is_value(self, text: str) -> bool:
+        if text in self.words:
+            return True
+        return text.isdecimal() and text.isascii() and len(text) <= 2 and self.low <= int(text) <= self.high
+
+
+_FIELDS = (
+    _Field("minute", 0, 59),
+    _Field("hour", 0, 23),
+    _Field("day", 1, 31, special=re.compile(r"l|\?")),  # L: the last day of the month
+    _Field("month", 1, 12, words=_MONTHS),
+    _Field("weekday", 0, 7, words=_WEEKDAYS, special=re.compile(r"[0-7]#[1-5]|l[0-7]|\?")),  # 5#2: the second Friday
+)
+
+
 def check_cron(text: str) -> str:
-    """Return ``text`` when it is a five-field cron expression (or an alias such as ``@daily``) that fires some day."""
-    fields = _ALIASES.get(text, text).split()
-    if len(fields) != _FIELDS:
+    """Return ``text`` when it is a five-field cron expression (or an alias such as ``@daily``) that fires some day.
+
+    Checked here and not by croniter, which also takes six fields, surrounding space, and ``H`` and ``R``, whose times
+    nobody can foresee.
+    """
+    if text in _ALIASES:
+        return text
+    fields = [field for field in text.split(" ") if field]
+    if len(fields) != len(_FIELDS) or text != text.strip():
         raise ValueError(
-            f"'{text}' is not a cron expression: write five fields (minute hour day month weekday) or @daily"
+            f"{text!r} is not a cron expression: write five fields (minute hour day month weekday) and nothing around "
+            "them, or an alias such as @daily"
         )
+    for field, value in zip(_FIELDS, fields, strict=True):
+        try:
+            field.check(value)
+        except ValueError as error:
+            hint = "; for a time of its own on each client use jitter" if value[:1] in {"H", "R", "h", "r"} else ""
+            raise ValueError(f"{text!r} is not a cron expression: {error}{hint}") from None
     try:
         _next_local(text, datetime(2024, 1, 1))  # noqa: DTZ001 - wall-clock time on purpose
-    except (CroniterError, ValueError, KeyError, IndexError, OverflowError) as error:
-        raise ValueError(f"'{text}' is not a cron expression that ever fires: {error}") from None
+    except CroniterBadDateError:
+        raise ValueError(f"{text!r} does not fire within nine years: there is no such day") from None
+    except (CroniterError, ValueError, KeyError, IndexError, OverflowError):
+        raise ValueError(f"{text!r} is not a cron expression") from None
     return text
 
 
