@@ -1,9 +1,9 @@
 """What borgmatic says, understood: log lines, progress and statistics out of bytes that may be anything. Pure.
 
 With ``--log-json`` borgmatic 2.1 writes a JSON object a line: INFO to stdout, the rest to stderr. With ``--json`` it
-wraps the JSON lines of Borg's ``create`` into its own, as text and with the level ERROR, and prints one list of statistics at
-the very end, without a line break and only when no repository failed. Borg's other commands write their JSON lines
-themselves. Hooks, ssh and Python's tracebacks write plain text in between. ``runner`` feeds all of it to ``Reader``.
+wraps the JSON lines of Borg's ``create`` into its own, as text and with the level ERROR, and prints one list of
+statistics at the very end, without a line break and only when no repository failed. Borg's other commands write their
+JSON lines themselves. Hooks, ssh and Python's tracebacks write plain text in between. ``runner`` feeds all of it to ``Reader``.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ _MISSING_REPOSITORY = re.compile(r"Repository (?P<url>\S+) does not exist")
 HINTS: tuple[tuple[str, str], ...] = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed",
-        "the server shows another host key: make sure that it is the right one, then change knownHosts in the Repository",
+        "the server shows another host key: make sure that it is the right one, then change knownHosts",
     ),
     (
         r"Permission denied \(publickey",
         "the server does not accept the ssh key: add its public half to authorized_keys",
     ),
     (
-        r"Connection (refused|timed out|reset by peer)|No route to host|Network is unreachable|Could not resolve hostname",
+        r"Connection (refused|timed out|reset by peer)|No route to host|is unreachable|Could not resolve hostname",
         "the server of the repository cannot be reached: is it up, and are host and port right?",
     ),
     (
@@ -186,6 +186,11 @@ class Reader:
     def stderr(self, line: bytes) -> None:
         """Read a line of borgmatic's standard error, which is Borg's as well."""
         self._read(line)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What may have made the run fail, as it was said."""
+        return tuple(self._reasons)
 
     def reason(self, exit_code: int) -> tuple[str, str]:
         """Return the line that best says why the run failed, and what to do about it."""

@@ -1,0 +1,485 @@
+"""One run of one job: borgmatic as a program, its output as reports, and an end that is always clean.
+
+Called by ``agent``. A run takes its turn at each repository (in this process by a lock, between processes by a file
+lock), makes declared repositories that do not exist yet, starts borgmatic once for all repositories, and tells what
+came of it.
+
+borgmatic runs as ``borgmatic --config FILE --log-json --verbosity 1 --override list_details=false ACTIONS``, with
+``--json`` and ``--progress`` for ``create``. When it fails it prints no statistics, so that each repository is asked for
+its newest archive instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from client import borgmatic, borgmatic_output
+from client.borgmatic_output import Lines, Reader, Scrubber, Seen
+from schema.errors import DirectorError
+from schema.observed import (
+    MAX_TEXT,
+    LogLine,
+    Outcome,
+    RepositoryStatistics,
+    RunFinished,
+    RunLog,
+    RunProgress,
+    RunStarted,
+    Trigger,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+    from client.clock import Clock
+    from schema.desired import DesiredRepository, Job
+    from schema.observed import Report
+
+    Emit = Callable[[Report], Awaitable[None]]
+    ShowProgress = Callable[[RunProgress], None]
+
+PROGRESS_SECONDS = 0.5
+BATCH_SECONDS = 1.0
+BATCH_LINES = 100
+MAX_LOG_LINES = 20_000
+"""More lines than this of one run are counted, not kept."""
+_MAX_WAITING_CHARACTERS = 4 * 1024 * 1024
+_LOCK_SECONDS = 1.0
+_QUERY_SECONDS = 120.0
+_CREATE_SECONDS = 600.0
+_CLOCK_SLACK = timedelta(seconds=2)
+
+
+@dataclass(slots=True)
+class _Failure:
+    """Why a repository, or the whole run, failed."""
+
+    error: str
+    hint: str = ""
+
+
+@dataclass(slots=True)
+class _Run:
+    """What is known of a run while it goes on."""
+
+    job: Job
+    id: str
+    emit: Emit
+    progress: ShowProgress
+    began: datetime
+    scrub: Scrubber
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    deadline: float | None = None
+    waiting: list[LogLine] = field(default_factory=list)
+    waiting_characters: int = 0
+    full: asyncio.Event = field(default_factory=asyncio.Event)
+    sent: int = 0
+    dropped: int = 0
+    last_progress: float = float("-inf")
+    warned: bool = False
+    exit_code: int | None = None
+    stopped: Outcome | None = None
+    failures: dict[str, _Failure] = field(default_factory=dict)
+    """By repository; the empty name is the run itself."""
+    statistics: dict[str, RepositoryStatistics] = field(default_factory=dict)
+
+
+class Runner:
+    """Runs jobs. One instance for the process."""
+
+    def __init__(
+        self,
+        *,
+        program: str,
+        config_directory: Path,
+        state_directory: Path,
+        clock: Clock,
+        environment: Mapping[str, str] = os.environ,
+        pass_on: tuple[str, ...] = (),
+        grace: float = borgmatic.GRACE_SECONDS,
+    ) -> None:
+        """``pass_on`` are the environment variables that local policy allows; ``grace`` is the time to end politely."""
+        self._program = borgmatic.find(program)
+        self._config = config_directory
+        self._state = state_directory
+        self._clock = clock
+        self._environment = borgmatic.environment(environment, also=pass_on)
+        self._grace = grace
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._runs: dict[str, _Run] = {}
+
+    async def run(
+        self,
+        job: Job,
+        *,
+        run_id: str,
+        trigger: Trigger,
+        due: datetime | None,
+        revision: str,
+        emit: Emit,
+        progress: ShowProgress,
+    ) -> RunFinished:
+        """Run ``job`` to its end; ``RunStarted``, ``RunLog`` and ``RunFinished`` go to ``emit``.
+
+        Never raises for what borgmatic does. When the task itself is cancelled, the run ends as cancelled, its end is
+        emitted, and ``CancelledError`` goes on.
+        """
+        run = _Run(job, run_id, emit, progress, self._clock.now(), Scrubber(self._secrets()))
+        self._runs[run_id] = run
+        started = RunStarted(
+            at=run.began, run=run_id, backup=job.backup, trigger=trigger, due=due, revision=revision[:1024]
+        )
+        interrupted: asyncio.CancelledError | None = None
+        flusher = asyncio.create_task(self._flush_for_ever(run))
+        try:
+            await emit(started)
+            async with self._turn(run):
+                await self._work(run)
+        except asyncio.CancelledError as error:
+            interrupted, run.stopped = error, Outcome.CANCELLED
+        except DirectorError as error:
+            run.failures[""] = _Failure(error.message, error.hint)
+        finally:
+            flusher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await flusher
+            del self._runs[run_id]
+        await self._flush(run)
+        finished = self._finished(run)
+        await emit(finished)
+        if interrupted is not None:
+            raise interrupted
+        return finished
+
+    def cancel(self, run_id: str) -> bool:
+        """End a run: its outcome will be ``cancelled``. Returns whether it was running."""
+        run = self._runs.get(run_id)
+        if run is not None:
+            run.cancelled.set()
+        return run is not None
+
+    # --- Turns --------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _turn(self, run: _Run) -> AsyncIterator[None]:
+        """Hold every repository of the job, taken in one order by everybody."""
+        async with AsyncExitStack() as stack:
+            for url in sorted({repository.url for repository in run.job.repositories}):
+                lock = self._turns.setdefault(url, asyncio.Lock())
+                if lock.locked():
+                    run.progress(self._seen(run, Seen(phase="waiting for another run on the same repository")))
+                await stack.enter_async_context(lock)
+                await stack.enter_async_context(self._file_lock(run, url))
+            run.began = self._clock.now()
+            timeout = run.job.timeout
+            run.deadline = None if timeout is None else self._clock.monotonic() + timeout
+            yield
+
+    @asynccontextmanager
+    async def _file_lock(self, run: _Run, url: str) -> AsyncIterator[None]:
+        """Hold the lock of a repository against other processes (``director-client once`` beside the service)."""
+        path = self._state / "locks" / hashlib.sha256(url.encode()).hexdigest()[:32]
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    run.progress(self._seen(run, Seen(phase="waiting for another program on the same repository")))
+                    await self._clock.sleep(_LOCK_SECONDS)
+            yield
+        finally:
+            os.close(descriptor)
+
+    # --- The work -----------------------------------------------------------------------------------------------------
+
+    async def _work(self, run: _Run) -> None:
+        for repository in run.job.repositories:
+            failure = await self._prepare(run, repository)
+            if failure is not None:
+                run.failures[repository.name] = failure
+        available = [one.name for one in run.job.repositories if one.name not in run.failures]
+        everywhere: list[str | None] = [None]
+        for target in everywhere if not run.failures else available:
+            await self._borgmatic(run, target)
+        if run.failures and "create" in run.job.actions and run.stopped is None:
+            await self._ask_for_statistics(run)
+
+    async def _prepare(self, run: _Run, repository: DesiredRepository) -> _Failure | None:
+        """Return why ``repository`` cannot be used. Only what this machine can see for itself; Borg judges the rest."""
+        if not repository.url.startswith("/"):
+            return None
+        mountpoint = repository.mountpoint
+        if mountpoint is not None and not await asyncio.to_thread(os.path.ismount, mountpoint):
+            return _Failure(
+                f"nothing is mounted at {mountpoint}, where repository '{repository.name}' is",
+                f"mount it: mount {mountpoint}",
+            )
+        if not await asyncio.to_thread(_is_absent, Path(repository.url)):
+            return None
+        if not repository.create:
+            return _Failure(
+                f"repository '{repository.name}' does not exist at {repository.url}",
+                "if it should be made, say `create: true` in the Repository; if not, is its disk mounted?",
+            )
+        parent = Path(repository.url).parent
+        if mountpoint is None and not await asyncio.to_thread(parent.is_dir):
+            return _Failure(
+                f"repository '{repository.name}' is not made, for there is no folder {parent}: is its disk mounted?",
+                f"make the folder (mkdir {parent}), or name the `mountpoint` in the Repository",
+            )
+        return await self._create(run, repository)
+
+    async def _create(self, run: _Run, repository: DesiredRepository) -> _Failure | None:
+        """Make a repository. Borg itself refuses to touch one that exists."""
+        self._note(run, "info", f"creating repository '{repository.name}' at {repository.url}")
+        reader = self._reader(run, quiet=True)
+        arguments = self._arguments(run, "repo-create", "--repository", repository.name)
+        code = await self._follow(run, arguments, reader, limit=_CREATE_SECONDS)
+        if code == 0 or run.stopped is not None:
+            return None
+        error, hint = reader.reason(code)
+        return _Failure(f"cannot create repository '{repository.name}': {error}", hint)
+
+    async def _borgmatic(self, run: _Run, target: str | None) -> None:
+        """Run the actions, for all repositories or for one."""
+        if run.stopped is not None:
+            return
+        reader = self._reader(run)
+        code = await self._follow(run, self._arguments(run, *self._actions(run.job, target)), reader)
+        run.warned = run.warned or reader.warned
+        run.exit_code = code
+        names = {repository.url: repository.name for repository in run.job.repositories}
+        run.statistics |= borgmatic_output.statistics(reader.statistics, names=names)
+        if code == 0 or run.stopped is not None:
+            return
+        await self._after_failure(run, target, reader, code)
+
+    async def _after_failure(self, run: _Run, target: str | None, reader: Reader, code: int) -> None:
+        """Make remote repositories that Borg missed and that are declared to be made; then run those once more."""
+        missed = [
+            repository
+            for repository in run.job.repositories
+            if repository.create and repository.url in reader.missing and not repository.url.startswith("/")
+        ]
+        reasons = set(reader.reasons)
+        if target is None and missed:
+            for repository in missed:
+                failure = await self._create(run, repository)
+                if failure is not None:
+                    run.failures[repository.name] = failure
+                else:
+                    await self._borgmatic(run, repository.name)
+            reasons = {reason for reason in reasons if not any(repository.url in reason for repository in missed)}
+        if target is not None or not missed or reasons:
+            error, hint = reader.reason(code)
+            run.failures.setdefault(target or "", _Failure(error, hint))
+
+    def _actions(self, job: Job, target: str | None) -> list[str]:
+        words = []
+        for action in job.actions:
+            words += [action, "--json", "--progress"] if action == "create" else [action]
+        return words if target is None else [*words, "--repository", target]
+
+    def _arguments(self, run: _Run, *words: str) -> list[str]:
+        file = str(self._config / run.job.file)
+        # --json and list_details contradict each other, and a line for each file is more than anybody reads here.
+        options = ["--log-json", "--verbosity", "1", "--override", "list_details=false"]
+        return [self._program, "--config", file, *options, *words]
+
+    async def _follow(self, run: _Run, arguments: list[str], reader: Reader, *, limit: float | None = None) -> int:
+        """Run a program until it ends, the run is cancelled, or its time is over; return the exit code."""
+        lines = Lines(), Lines()
+
+        def read(into: Lines, understand: Callable[[bytes], None]) -> Callable[[bytes], None]:
+            def chunk(data: bytes) -> None:
+                for line in into.feed(data):
+                    understand(line)
+
+            return chunk
+
+        group, output = await borgmatic.start(
+            arguments,
+            environment=self._environment,
+            stdout=read(lines[0], reader.stdout),
+            stderr=read(lines[1], reader.stderr),
+        )
+        waits: dict[str, asyncio.Task[object]] = {
+            "ended": asyncio.create_task(group.wait()),
+            "cancelled": asyncio.create_task(run.cancelled.wait()),
+        }
+        seconds = self._seconds_left(run, limit)
+        if seconds is not None:
+            waits["timeout"] = asyncio.create_task(self._clock.sleep(seconds))
+        try:
+            await asyncio.wait(waits.values(), return_when=asyncio.FIRST_COMPLETED)
+            if not waits["ended"].done():
+                self._stop(run, seconds=None if run.cancelled.is_set() else seconds)
+                await group.end(grace=self._grace)
+        except asyncio.CancelledError:
+            run.stopped = Outcome.CANCELLED
+            await group.end(grace=self._grace)
+            raise
+        finally:
+            for task in waits.values():
+                task.cancel()
+            await borgmatic.drain(output)
+            output.cancel()
+            reader.stdout(lines[0].rest())
+            reader.stderr(lines[1].rest())
+        return await group.wait()
+
+    def _seconds_left(self, run: _Run, limit: float | None) -> float | None:
+        left = None if run.deadline is None else max(0.0, run.deadline - self._clock.monotonic())
+        return min((one for one in (left, limit) if one is not None), default=None)
+
+    def _stop(self, run: _Run, *, seconds: float | None) -> None:
+        if seconds is None:
+            run.stopped = Outcome.CANCELLED
+            self._note(run, "warning", "the run was cancelled")
+            return
+        run.stopped = Outcome.FAILED
+        timeout = run.job.timeout if run.job.timeout is not None else int(seconds)
+        run.failures[""] = _Failure(
+            f"timeout: the run took longer than {timeout} seconds and was ended",
+            "raise `timeout` of the Backup, or find out in the log what took so long",
+        )
+
+    async def _ask_for_statistics(self, run: _Run) -> None:
+        """A failed borgmatic prints none: look which repositories have an archive of this run all the same."""
+        for repository in run.job.repositories:
+            if repository.name in run.statistics or repository.name in run.failures:
+                continue
+            words = ["info", "--json", "--archive", "latest", "--repository", repository.name]
+            ended = await borgmatic.call(
+                [self._program, "--config", str(self._config / run.job.file), "--log-json", *words],
+                environment={**self._environment, "TZ": "UTC"},
+                timeout=self._seconds_left(run, _QUERY_SECONDS) or 0.0,
+                grace=self._grace,
+            )
+            for value in borgmatic_output.json_list(ended.stdout):
+                archives = value.get("archives")
+                start = archives[-1].get("start") if isinstance(archives, list) and archives else None
+                moment = borgmatic_output.utc(start)
+                if moment is not None and moment >= run.began - _CLOCK_SLACK:
+                    names = {repository.url: repository.name}
+                    run.statistics |= borgmatic_output.statistics([value], names=names)
+
+    # --- Telling ------------------------------------------------------------------------------------------------------
+
+    def _reader(self, run: _Run, *, quiet: bool = False) -> Reader:
+        def show(seen: Seen) -> None:
+            now = self._clock.monotonic()
+            if not quiet and now - run.last_progress >= PROGRESS_SECONDS:
+                run.last_progress = now
+                run.progress(self._seen(run, seen))
+
+        return Reader(
+            on_line=lambda line: self._keep(run, line), on_progress=show, now=self._clock.now, scrub=run.scrub
+        )
+
+    def _seen(self, run: _Run, seen: Seen) -> RunProgress:
+        return RunProgress(
+            at=self._clock.now(),
+            run=run.id,
+            backup=run.job.backup,
+            phase=seen.phase,
+            files=seen.files,
+            original_size=seen.original_size,
+            deduplicated_size=seen.deduplicated_size,
+            path=seen.path,
+            percent=seen.percent,
+        )
+
+    def _note(self, run: _Run, level: borgmatic_output.Level, message: str) -> None:
+        self._keep(run, LogLine(at=self._clock.now(), level=level, message=run.scrub(message)[:MAX_TEXT]))
+
+    def _keep(self, run: _Run, line: LogLine) -> None:
+        too_many = run.sent + len(run.waiting) >= MAX_LOG_LINES
+        if too_many or run.waiting_characters > _MAX_WAITING_CHARACTERS:
+            run.dropped += 1
+            return
+        run.waiting.append(line)
+        run.waiting_characters += len(line.message)
+        if len(run.waiting) >= BATCH_LINES:
+            run.full.set()
+
+    async def _flush_for_ever(self, run: _Run) -> None:
+        while True:
+            timer = asyncio.create_task(self._clock.sleep(BATCH_SECONDS))
+            full = asyncio.create_task(run.full.wait())
+            try:
+                await asyncio.wait((timer, full), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                timer.cancel()
+                full.cancel()
+            run.full.clear()
+            await self._flush(run)
+
+    async def _flush(self, run: _Run) -> None:
+        while run.waiting:
+            batch = tuple(run.waiting[:BATCH_LINES])
+            await run.emit(RunLog(run=run.id, first=run.sent, lines=batch))
+            # Only now: what an interrupted emit may not have kept is sent again under the same number.
+            del run.waiting[: len(batch)]
+            run.waiting_characters = sum(len(line.message) for line in run.waiting)
+            run.sent += len(batch)
+
+    def _finished(self, run: _Run) -> RunFinished:
+        failures = list(run.failures.values())
+        error = failures[0].error if failures else ""
+        if len(failures) > 1:
+            error += f" (and {len(failures) - 1} more)"
+        return RunFinished(
+            at=self._clock.now(),
+            run=run.id,
+            backup=run.job.backup,
+            outcome=_outcome(run),
+            exit_code=run.exit_code,
+            error=run.scrub(error)[:MAX_TEXT],
+            hint=failures[0].hint if failures else "",
+            statistics=tuple(run.statistics[one.name] for one in run.job.repositories if one.name in run.statistics)[
+                :100
+            ],
+            log_lines=run.sent + run.dropped,
+        )
+
+    def _secrets(self) -> list[str]:
+        """Return the opened values on this machine, so that no line can carry one away."""
+        values = []
+        with contextlib.suppress(OSError):
+            for path in (self._state / "secrets").iterdir():
+                with contextlib.suppress(OSError):
+                    values.append(path.read_bytes().decode("utf-8", "replace"))
+        return values
+
+
+def _outcome(run: _Run) -> Outcome:
+    if run.stopped is not None:
+        return run.stopped
+    if run.failures:
+        return Outcome.FAILED
+    return Outcome.WARNED if run.warned else Outcome.SUCCEEDED
+
+
+def _is_absent(path: Path) -> bool:
+    """Whether there is certainly nothing at ``path``. An empty folder is nothing; what cannot be seen is not."""
+    try:
+        with os.scandir(path) as entries:
+            return next(entries, None) is None
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        return error.errno == errno.ENOENT
