@@ -83,7 +83,7 @@ def build(
     cache = BuildCache() if cache is None else cache
     loaded = load.load(files, cache=cache.parsed)
     catalogue = loaded.catalogue
-    problems = [*loaded.problems, *validate.validate(catalogue, borgmatic_schema=borgmatic_schema)]
+    problems = [*loaded.problems, *_across(loaded, borgmatic_schema)]
     expansion = cache.expansion = expand.expand(catalogue, before=cache.expansion)
     problems += _backup_problems(expansion, cache)
     rendered = _render(catalogue, expansion, cache)
@@ -99,6 +99,18 @@ def build(
         problems=tuple(problems),
         counts=_counts(catalogue, expansion),
     )
+
+
+_CONSEQUENCES = frozenset({"dangling-reference", "no-client-selected", "sealed-to-nobody"})
+"""What is wrong with everything that names a resource whose file could not be read."""
+
+
+def _across(loaded: load.Loaded, borgmatic_schema: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what is wrong across the resources; where some could not be read, not that they are missed."""
+    lacking = any(problem.severity is Severity.ERROR for problem in loaded.problems)
+    for problem in validate.validate(loaded.catalogue, borgmatic_schema=borgmatic_schema):
+        if not (lacking and problem.code in _CONSEQUENCES):
+            yield problem
 
 
 def _backup_problems(expansion: Expansion, cache: BuildCache) -> Iterator[Problem]:

@@ -126,13 +126,10 @@ def expand(catalogue: Catalogue, *, before: Expansion | None = None) -> Expansio
 def _merge_changed(catalogue: Catalogue, before: Expansion) -> dict[str, Effective]:
     """Return all backups merged, those of ``before`` where nothing they are made of has changed."""
     backups = catalogue.all(Backup)
+    suspects = changed_names(before.catalogue.all(Backup), backups)
     shared = (Profile, Repository, Schedule, Secret)
     if any(changed_names(before.catalogue.all(kind), catalogue.all(kind)) for kind in shared):
-        suspects = {
-            name for name in backups if name not in before.backups or not _is_current(before.backups[name], catalogue)
-        }
-    else:
-        suspects = changed_names(before.catalogue.all(Backup), backups)
+        suspects |= {name for name, effective in before.backups.items() if not _is_current(effective, catalogue)}
     if not suspects:
         return dict(before.backups)
     merged = {name: effective for name, effective in before.backups.items() if name in backups}
