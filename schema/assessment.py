@@ -27,6 +27,15 @@ LATEST_REFUSAL = 2**53 - 1
 # --- Protected --------------------------------------------------------------------------------------------------------
 
 
+def protected_until(evidence: Iterable[tuple[datetime | None, datetime]], *, rpo: int | None) -> datetime | None:
+    """Return until when the objective holds, from (newest archive, declared since) of each repository.
+
+    A repository that was just declared has one objective's time to receive its first archive.
+    """
+    since = [newest or declared for newest, declared in evidence]
+    return None if rpo is None or not since else min(since) + timedelta(seconds=rpo)
+
+
 def oldest_of_newest(newest: Iterable[datetime | None]) -> datetime | None:
     """Return the oldest of each repository's newest archive; None when one has none, or there is no repository."""
     times = list(newest)
@@ -34,51 +43,46 @@ def oldest_of_newest(newest: Iterable[datetime | None]) -> datetime | None:
     return min(known) if known and len(known) == len(times) else None
 
 
-def protected_until(*, newest: datetime | None, first_seen: datetime, rpo: int | None) -> datetime | None:
-    """Return until when the objective holds; a new backup has one objective's time to make its first archive."""
-    return None if rpo is None else (newest or first_seen) + timedelta(seconds=rpo)
-
-
 def protected(
-    *,
-    rpo: int | None,
-    evidence: Sequence[Evidence],
-    first_seen: datetime,
-    suspended: bool,
-    now: datetime,
+    *, rpo: int | None, evidence: Sequence[Evidence], first_seen: datetime, suspended: bool, now: datetime
 ) -> Condition:
     """Return whether an archive inside the objective was seen in every repository of a backup."""
     if rpo is None:
-        return _protected("Unknown", "NoObjective", "no objective is declared (objectives.rpo)", now)
+        return _protected("Unknown", "NoObjective", "no objective is declared (objectives.rpo)", since=first_seen)
     if suspended:
-        return _protected("Unknown", "Suspended", "suspended: no archives are made", now)
+        return _protected("Unknown", "Suspended", "suspended: no archives are made", since=first_seen)
     newest = oldest_of_newest(one.newest for one in evidence)
-    until = (newest or first_seen) + timedelta(seconds=rpo)
-    if now <= until:
-        if newest is None:
-            return _protected("Unknown", "WaitingForFirstRun", f"the first archive is due {_at(until)}", now)
-        age = format_duration(max(0, int((now - newest).total_seconds())))
-        return _protected("True", "ArchiveWithinObjective", f"every repository has an archive of the last {age}", now)
-    late = [one for one in evidence if one.newest is None or one.newest + timedelta(seconds=rpo) < now]
+    deadlines = [(one.newest or one.declared or first_seen) + timedelta(seconds=rpo) for one in evidence]
+    until = min(deadlines, default=first_seen + timedelta(seconds=rpo))
+    if until < now:
+        late = [one for one, deadline in zip(evidence, deadlines, strict=True) if deadline < now]
+        return _unprotected(late, rpo=rpo, since=until, now=now)
+    if newest is None:
+        return _protected("Unknown", "WaitingForFirstRun", f"the first archive is due {_at(until)}", since=first_seen)
+    age = format_duration(max(0, int((now - newest).total_seconds())))
+    return _protected(
+        "True", "ArchiveWithinObjective", f"every repository has an archive of the last {age}", since=newest
+    )
+
+
+def _unprotected(late: Sequence[Evidence], *, rpo: int, since: datetime, now: datetime) -> Condition:
     for one in late:
         if one.available is False:
             message = f"repository '{one.repository}' cannot be read: {one.message or 'no reason given'}"
-            return _protected("False", "RepositoryUnavailable", message, now)
-    for one in late:
-        if one.newest is None:
-            message = f"repository '{one.repository}' has no archive"
-            return _protected("False", "NeverBackedUp", message, now)
-    if not late:
-        return _protected("False", "NeverBackedUp", "no repository was ever seen", now)
-    worst = min(late, key=lambda one: one.newest or first_seen)
-    age = format_duration(int((now - (worst.newest or first_seen)).total_seconds()))
-    message = f"the newest archive in '{worst.repository}' is {age} old; the objective is {format_duration(rpo)}"
-    return _protected("False", "Overdue", message, now)
+            return _protected("False", "RepositoryUnavailable", message, since=since)
+    seen = [(one.newest, one.repository) for one in late if one.newest is not None]
+    if len(seen) < len(late) or not late:
+        empty = next((f"'{one.repository}'" for one in late if one.newest is None), "any repository")
+        return _protected("False", "NeverBackedUp", f"no archive was ever seen in {empty}", since=since)
+    oldest, repository = min(seen)
+    age = format_duration(max(0, int((now - oldest).total_seconds())))
+    message = f"the newest archive in '{repository}' is {age} old; the objective is {format_duration(rpo)}"
+    return _protected("False", "Overdue", message, since=since)
 
 
-def _protected(status: Truth, reason: str, message: str, now: datetime) -> Condition:
+def _protected(status: Truth, reason: str, message: str, *, since: datetime) -> Condition:
     return Condition(
-        type=ConditionType.PROTECTED, status=status, reason=reason, message=message, last_transition_time=now
+        type=ConditionType.PROTECTED, status=status, reason=reason, message=message, last_transition_time=since
     )
 
 
@@ -126,25 +130,39 @@ def connected(*, is_connected: bool, last_seen: datetime | None, now: datetime) 
     else:
         status, reason, message = "False", "NoSession", f"last seen {_at(last_seen)}"
     return Condition(
-        type=ConditionType.CONNECTED, status=status, reason=reason, message=message, last_transition_time=now
+        type=ConditionType.CONNECTED,
+        status=status,
+        reason=reason,
+        message=message,
+        last_transition_time=last_seen or now,
     )
 
 
 def drifted(drift: Sequence[Drift], *, reported: datetime | None, now: datetime) -> Condition:
     """Return whether something on a client differs from what is desired."""
-    open_drift = [one for one in drift if not one.healed]
     status: Truth
+    since = reported or now
+    open_drift = unhealed(drift)
     if reported is None:
         status, reason, message = "Unknown", "NeverReported", "the client has not reported yet"
     elif open_drift:
-        more = f" (and {len(open_drift) - 1} more)" if len(open_drift) > 1 else ""
         status, reason = "True", "".join(part.title() for part in open_drift[0].kind.split("-"))
-        message = open_drift[0].message + more
+        message = _and_more(open_drift)
+        since = min(one.detected for one in open_drift)
     else:
         status, reason, message = "False", "AsDesired", "nothing differs"
     return Condition(
-        type=ConditionType.DRIFTED, status=status, reason=reason, message=message, last_transition_time=now
+        type=ConditionType.DRIFTED, status=status, reason=reason, message=message, last_transition_time=since
     )
+
+
+def unhealed(drift: Sequence[Drift]) -> list[Drift]:
+    """Return the differences that are still there."""
+    return [one for one in drift if not one.healed]
+
+
+def _and_more(drift: Sequence[Drift]) -> str:
+    return drift[0].message + (f" (and {len(drift) - 1} more)" if len(drift) > 1 else "")
 
 
 # --- What needs a person, most urgent first ---------------------------------------------------------------------------
@@ -260,14 +278,12 @@ def client_attention(client: ClientStatus) -> list[Attention]:
                 link=link,
             )
         )
-    open_drift = [one for one in client.drift if not one.healed]
-    if open_drift:
-        more = f" (and {len(open_drift) - 1} more)" if len(open_drift) > 1 else ""
+    if open_drift := unhealed(client.drift):
         found.append(
             Attention(
                 level="warning",
                 subject=subject,
-                message=open_drift[0].message + more,
+                message=_and_more(open_drift),
                 fix=f"director drift --client {client.name}",
                 link=link,
             )

@@ -1,12 +1,12 @@
 """Conditions and the read model: what the command line prints as JSON and the pages show. Stable names; additions only.
 
-``reconciler.core.assess`` decides the conditions; ``web_readonly.reader`` fills these models from the store.
+``schema.assessment`` decides what the facts mean; ``web_readonly.reader`` fills these models from the store.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -160,6 +160,8 @@ class Evidence(Shown):
 
     repository: str
     url: str = ""
+    declared: Moment | None = None
+    """Since when the backup names this repository."""
     seen: Moment | None = None
     available: bool | None = None
     message: str = ""
@@ -250,6 +252,18 @@ class LogEntry(Shown):
     message: str
 
 
+class Sample(Shown):
+    """What one run put into one repository, and how large the repository was then."""
+
+    at: Moment
+    repository: str
+    original_size: int = 0
+    compressed_size: int = 0
+    deduplicated_size: int = 0
+    repository_size: int = 0
+    duration: float = 0.0
+
+
 class EventRecord(Shown):
     """One entry of the audit trail."""
 
@@ -280,6 +294,16 @@ class LockoutStatus(Shown):
     address: str
     failures: int
     locked_until: Moment
+
+
+T = TypeVar("T")
+
+
+class Page(Shown, Generic[T]):
+    """A part of a list. ``next`` asks for what follows; empty at the end."""
+
+    items: tuple[T, ...] = ()
+    next: str = ""
 
 
 class Attention(Shown):

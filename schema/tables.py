@@ -137,6 +137,7 @@ approvals = Table(
     Column("name", String(64), nullable=False),
     Column("approved_by", Text, nullable=False),
     Column("at", UtcText, nullable=False),
+    Index("ix_approvals_name", "name"),
 )
 """Approvals by command; those by commit stand in Git and are never copied here."""
 
@@ -239,7 +240,7 @@ backups = Table(
     Column("last_success", UtcText),
     # The oldest, over all repositories, of each one's newest archive: what the objective is held against.
     Column("newest_archive", UtcText),
-    # Until when the objective holds: newest_archive + rpo, and before the first archive first_seen + rpo.
+    # Until when the objective holds in every repository: its newest archive (before the first: declared) + rpo.
     Column("protected_until", UtcText),
     Index("ix_backups_backup", "backup"),
     Index("ix_backups_protected_until", "protected_until"),
@@ -254,6 +255,7 @@ evidence = Table(
     Column("backup", String(64), primary_key=True),
     Column("repository", String(64), primary_key=True),
     Column("url", Text, nullable=False, default=""),
+    Column("declared", UtcText, nullable=False),  # since when the backup names it: the first archive has one objective
     Column("seen", UtcText),
     Column("available", Boolean),
     Column("message", Text, nullable=False, default=""),

@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 def renew(connection: Connection, *, client: str, backup: str) -> None:
     """Set both on the row of one backup from the evidence as it is now."""
     here = (backups.c.client == client) & (backups.c.backup == backup)
-    row = connection.execute(select(backups.c.rpo, backups.c.first_seen).where(here)).one_or_none()
-    if row is None:
-        return
-    seen = select(evidence.c.newest).where(evidence.c.client == client, evidence.c.backup == backup)
-    newest = oldest_of_newest(connection.execute(seen).scalars())
-    until = protected_until(newest=newest, first_seen=row.first_seen, rpo=row.rpo)
+    columns = (evidence.c.newest, evidence.c.declared)
+    seen = select(*columns).where(evidence.c.client == client, evidence.c.backup == backup)
+    pairs = [(row.newest, row.declared) for row in connection.execute(seen)]
+    rpo = connection.execute(select(backups.c.rpo).where(here)).scalar()
+    newest, until = oldest_of_newest(one for one, _ in pairs), protected_until(pairs, rpo=rpo)
     connection.execute(update(backups).where(here).values(newest_archive=newest, protected_until=until))
 
 

@@ -110,7 +110,8 @@ def _put_backups(connection: Connection, rows: Sequence[BackupRow], *, at: datet
         )
     }
     seen: dict[Key, dict[str, Any]] = defaultdict(dict)
-    columns = (evidence.c.client, evidence.c.backup, evidence.c.repository, evidence.c.url, evidence.c.newest)
+    names_of = ("client", "backup", "repository", "url", "declared", "newest")
+    columns = [evidence.c[name] for name in names_of]
     for row in connection.execute(select(*columns).where(evidence.c.client.in_(names))):
         seen[row.client, row.backup][row.repository] = row
 
@@ -126,13 +127,18 @@ def _put_backups(connection: Connection, rows: Sequence[BackupRow], *, at: datet
             for name, one in urls.items()
             if name not in kept
         ]
-        since = first_seen.get(key, at)
-        newest = oldest_of_newest(former[name].newest if name in kept else None for name in urls)
-        until = protected_until(newest=newest, first_seen=since, rpo=declared.rpo)
-        values.append({**_columns(declared), "first_seen": since, "newest_archive": newest, "protected_until": until})
+        pairs = [(former[name].newest, former[name].declared) if name in kept else (None, at) for name in urls]
+        values.append(
+            {
+                **_columns(declared),
+                "first_seen": first_seen.get(key, at),
+                "newest_archive": oldest_of_newest(newest for newest, _ in pairs),
+                "protected_until": protected_until(pairs, rpo=declared.rpo),
+            }
+        )
     _forget_repositories(connection, gone)
     if fresh:
-        connection.execute(insert(evidence), fresh)
+        connection.execute(insert(evidence), [one | {"declared": at} for one in fresh])
     connection.execute(_PUT_BACKUP, values)
 
 

@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("at", sa.String(length=27), nullable=False),
         sa.PrimaryKeyConstraint("public_key", name=op.f("pk_approvals")),
     )
+    op.create_index("ix_approvals_name", "approvals", ["name"], unique=False)
     op.create_table(
         "archives",
         sa.Column("client", sa.String(length=64), nullable=False),
@@ -101,6 +102,7 @@ def upgrade() -> None:
         sa.Column("backup", sa.String(length=64), nullable=False),
         sa.Column("repository", sa.String(length=64), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("declared", sa.String(length=27), nullable=False),
         sa.Column("seen", sa.String(length=27), nullable=True),
         sa.Column("available", sa.Boolean(), nullable=True),
         sa.Column("message", sa.Text(), nullable=False),
