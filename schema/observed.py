@@ -236,23 +236,46 @@ Report = Annotated[
 ]
 
 
-# A person may have typed a secret into a managed file by hand: its value must not travel in a diff.
+# A person may have typed a secret into a managed file by hand: its value must not travel in a diff, however written.
+_SECRET_NAME = (  # noqa: S105 - a pattern, not a secret
+    r"[\"']?[\w-]*(?:pass(?:phrase|word|command|code)?|secret|token|api_key|access_key|ping_url|dsn_key|integration_key|"
+    r"ping_key|user|url|key)[\"']?"
+)
 _SECRET_OPTION = re.compile(
-    r"^(?P<head>[ +-]?\s*(?:-\s+)?[\"']?(?:[\w-]*(?:pass(?:phrase|word|command|code)?|secret|token|api_key|access_key|"
-    r"ping_url|dsn_key|integration_key|ping_key|user|url|key))[\"']?\s*:\s*)(?P<value>\S.*)$",
+    rf"^(?P<head>[ +-]?\s*(?:-\s+)*)(?P<key>{_SECRET_NAME}\s*:)(?P<value>(?:\s.*)?)$", re.IGNORECASE
+)
+_SECRET_IN_FLOW = re.compile(
+    rf"(?P<head>[{{,\[]\s*{_SECRET_NAME}\s*:\s*)(?P<value>\"(?:[^\"\\]|\\.)*\"|'[^']*'|(?!\{{credential )[^,}}\]]*)",
     re.IGNORECASE,
 )
+_REFERENCE = re.compile(r"""\s*["']?\{credential [^{}]*\}["']?\s*""")
 
 
 def hide_secret_values(text: str) -> str:
-    """Return ``text`` with the values of options that may hold a secret replaced, unless they are references."""
-    lines = []
+    """Return ``text`` with the values of options that may hold a secret replaced, unless they are references.
+
+    Also where the value stands on the lines below its option, and inside ``{…}``. Lines keep their number.
+    """
+    lines: list[str] = []
+    below = -1  # the column of the option whose value may go on below; -1 outside of one
     for line in text.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if below >= 0 and (not line.strip() or indent > below):
+            lines.append(f"{line[:indent]}(hidden)" if line.strip() else line)
+            continue
         match = _SECRET_OPTION.match(line)
-        if match and "{credential " not in match["value"]:
-            line = f"{match['head']}(hidden)"  # noqa: PLW2901 - the line as it may be shown
-        lines.append(line)
+        below = len(match["head"]) if match else -1
+        if match and match["value"].strip() and not _REFERENCE.fullmatch(match["value"]):
+            lines.append(f"{match['head']}{match['key']} (hidden)")
+        else:
+            lines.append(_SECRET_IN_FLOW.sub(_hidden_in_flow, line))
     return "\n".join(lines)
+
+
+def _hidden_in_flow(match: re.Match[str]) -> str:
+    return (
+        match[0] if not match["value"].strip() or _REFERENCE.fullmatch(match["value"]) else f"{match['head']}(hidden)"
+    )
 
 
 def diff_files(desired: bytes, actual: bytes, *, name: str) -> str:

@@ -68,6 +68,16 @@ def test_there_is_drift_exactly_where_desired_and_actual_differ(desired: dict[st
         "ping_url: https://hc.example/hunter2",
         "encryption_passcommand: echo hunter2",
         "PASSWORD: hunter2",
+        "password: |\n  hunter2",
+        "password: >-\n\n    hunter2\n  hunter2",
+        "password:\n  hunter2",
+        "password: begins\n  hunter2",
+        "  - password: |\n      hunter2\n    name: shop",
+        "mariadb_databases: [{name: shop, password: hunter2}]",
+        "  - {password: 'hunter2, and more', name: shop}",
+        '  - {"password": "hunter2, \\" hunter2", name: shop}',
+        "password: hunter2 # {credential file /x}",
+        "- - password: hunter2",
     ],
 )
 def test_a_secret_typed_into_a_managed_file_does_not_travel_in_the_diff(line: str):
@@ -83,10 +93,20 @@ def test_a_changed_secret_is_a_drift_although_it_is_not_shown():
     assert drift.diff == "a: only hidden values or line endings differ"
 
 
-def test_references_to_secrets_are_shown_for_they_are_none():
-    line = 'password: "{credential file /srv/secrets/a.b}"'
+def test_what_follows_a_hidden_value_is_shown_again():
+    text = "ntfy:\n  password: |\n    one\n    two\n  topic: x\nkeep_daily: 7"
 
-    assert hide_secret_values(line) == line
+    assert (
+        hide_secret_values(text) == "ntfy:\n  password: (hidden)\n    (hidden)\n    (hidden)\n  topic: x\nkeep_daily: 7"
+    )
+
+
+def test_references_to_secrets_are_shown_for_they_are_none():
+    for line in (
+        'password: "{credential file /srv/secrets/a.b}"',
+        "- {name: shop, password: '{credential systemd x}'}",
+    ):
+        assert hide_secret_values(line) == line
 
 
 def test_a_diff_says_which_side_is_which():
