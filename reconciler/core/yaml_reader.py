@@ -8,7 +8,6 @@ refused.
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import yaml
 from yaml.cyaml import CParser  # type: ignore[attr-defined]  # its stub re-exports it without saying so
 
+from reconciler.core import yaml_scalars, yaml_syntax
 from schema.errors import Problem
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class _FileReader:
                 self.problems.append(self._unreadable_character(error, part))
                 return
             except yaml.MarkedYAMLError as error:
-                problem = self._syntax_problem(error)
+                problem = self._syntax_problem(error, part)
                 stopped_at = problem.line
                 self.problems.append(problem)
             else:
@@ -188,16 +188,24 @@ class _FileReader:
                 return line, self._data[offset:]
         return None
 
-    def _syntax_problem(self, error: Any) -> Problem:
-        mark = error.problem_mark or error.context_mark
-        context, context_mark = error.context or "", error.context_mark
-        message, hint = _explain(error.problem or "it is not YAML", context)
-        if context_mark is not None and mark is not None and context_mark.line != mark.line:
+    def _syntax_problem(self, error: Any, part: bytes) -> Problem:
+        mark, context, context_mark = error.problem_mark, error.context or "", error.context_mark
+        if mark is None:
+            return self._problem("yaml-syntax", f"cannot read the YAML: {error}")
+        lines = _LINE_BREAK.split(part)
+        line = lines[mark.line].decode("utf-8", "replace") if mark.line < len(lines) else ""
+        message, hint = yaml_syntax.explain(error.problem, context, character=line[mark.column : mark.column + 1])
+        if context and context_mark is not None and context_mark.line != mark.line:
             message += f" ({context}, which began in line {context_mark.line + self._first_line})"
         elif context:
             message += f" ({context})"
-        line, column = (mark.line + self._first_line, mark.column + 1) if mark is not None else (0, 0)
-        return self._problem("yaml-syntax", f"cannot read the YAML: {message}", hint=hint, line=line, column=column)
+        return self._problem(
+            "yaml-syntax",
+            f"cannot read the YAML: {message}",
+            hint=hint,
+            line=mark.line + self._first_line,
+            column=mark.column + 1,
+        )
 
     def _unreadable_character(self, error: yaml.reader.ReaderError, part: bytes) -> Problem:
         """Explain a byte that cannot stand in YAML. The whole file is in doubt then, so reading ends."""
@@ -227,56 +235,6 @@ class _FileReader:
 
     def _problem(self, code: str, message: str, *, hint: str = "", line: int = 0, column: int = 0) -> Problem:
         return Problem(code=code, message=message, hint=hint, path=self._path, line=line, column=column)
-
-
-# What libyaml says → (what we say, what to do). The first entry whose text occurs in its words is taken.
-_EXPLANATIONS = (
-    (
-        "while scanning an alias",
-        "a value that begins with '*' must be quoted",
-        "write it in quotes: '*.log'; unquoted, '*name' refers to an anchor",
-    ),
-    ("while scanning an anchor", "a value that begins with '&' must be quoted", "write it in quotes: '&…'"),
-    ("while scanning a block scalar", "", "after '|' or '>' the text begins on the next line, indented"),
-    (
-        "found character that cannot start any token",
-        "this character cannot stand here",
-        "put a value that begins with it in quotes",
-    ),
-    (
-        "mapping values are not allowed",
-        "a ':' cannot stand here",
-        "put a value that holds ': ' in quotes, or check the indentation",
-    ),
-    ("could not find expected ':'", "a ':' is missing after a key", "write 'key: value', with a space after the colon"),
-    (
-        "block sequence entries are not allowed",
-        "a list item cannot stand here",
-        "begin the list on a new line below its key",
-    ),
-    ("did not find expected key", "", "check the indentation: the keys of one mapping begin in one column"),
-    ("did not find expected '-' indicator", "", "check the indentation: the items of one list begin in one column"),
-    ("did not find expected ',' or ']'", "a ',' or ']' is missing", "close the list that was opened with '['"),
-    ("did not find expected ',' or '}'", "a ',' or '}' is missing", "close the mapping that was opened with '{'"),
-    (
-        "did not find expected <document start>",
-        "there is something after the end of the document",
-        "begin another document with ---",
-    ),
-    ("found unexpected end of stream", "the file ends inside a quoted text", "close the quotes"),
-    ("found unexpected document indicator", "the document ends inside a quoted text", "close the quotes"),
-    ("found unknown escape character", "", "put text with backslashes in single quotes"),
-    ("found undefined tag handle", "tags are not supported", "remove the tag"),
-)
-
-
-def _explain(problem: str, context: str) -> tuple[str, str]:
-    """Return libyaml's words, or clearer ones, and a hint."""
-    said = f"{problem} {context}"
-    for words, message, hint in _EXPLANATIONS:
-        if words in said:
-            return message or problem, hint
-    return problem, ""
 
 
 # --- A document -----------------------------------------------------------------------------------------------------
@@ -336,9 +294,9 @@ class _DocumentBuilder:
             self._key(frame, text, event)
         elif event.implicit[0]:
             first = text[:1]
-            if first in _WORD_STARTS:
-                self._place(_WORDS.get(text, text), event)
-            elif first in _NUMBER_STARTS:
+            if first in yaml_scalars.WORD_STARTS:
+                self._place(yaml_scalars.WORDS.get(text, text), event)
+            elif first in yaml_scalars.NUMBER_STARTS:
                 self._place(self._number(text, event), event)
             else:
                 self._place(text, event)
@@ -431,9 +389,9 @@ class _DocumentBuilder:
                     "the merge key '<<' is not supported",
                     "share options through a Profile and `profiles: [name]`, or write them out",
                 )
-            elif text[:1] in _KEY_STARTS and not isinstance(_plain(text), str):
+            elif text[:1] in yaml_scalars.KEY_STARTS and not isinstance(yaml_scalars.plain(text), str):
                 self._report(
-                    event, "key-not-text", f"the key {_shown(text)} is not text", f"put it in quotes: '{text[:40]}'"
+                    event, "key-not-text", f"the key {text[:40]!r} is not text", f"put it in quotes: '{text[:40]}'"
                 )
         elif event.tag is not None and event.tag != f"{_TAG_PREFIX}str":
             self._refuse_tag(event)
@@ -482,12 +440,12 @@ class _DocumentBuilder:
             frame.container.append(container)  # type: ignore[union-attr]
 
     def _number(self, text: str, event: _Event) -> Any:
-        value = _plain(text)
-        if value is _TOO_LARGE:
+        value = yaml_scalars.plain(text)
+        if value is yaml_scalars.UNFIT:
             self._report(
                 event,
                 "number-too-large",
-                f"the number {_shown(text)} is too large",
+                "this number is infinite, not a number, or too large",
                 "put it in quotes if it is meant as text",
             )
             return text
@@ -498,13 +456,13 @@ class _DocumentBuilder:
         kind = event.tag.removeprefix(_TAG_PREFIX)
         if kind in {"str", "!"}:
             return text
-        if kind not in _TAGGED_TYPES:
+        if kind not in yaml_scalars.TAGGED_TYPES:
             self._refuse_tag(event)
             return text
-        value = _plain(text)
-        if type(value) in _TAGGED_TYPES[kind]:
+        value = yaml_scalars.plain(text)
+        if type(value) in yaml_scalars.TAGGED_TYPES[kind]:
             return float(value) if kind == "float" else value
-        self._report(event, "wrong-tag", f"{_shown(text)} is not what its tag '!!{kind}' says", "remove the tag")
+        self._report(event, "wrong-tag", f"this is not what its tag '!!{kind}' says", "remove the tag")
         return text
 
     def _refuse_tag(self, event: _Event) -> None:
@@ -546,65 +504,3 @@ _TAG_HINTS = {
     "!retain": "write `layering: {OPTION: replace}` beside `borgmatic:` instead",
     "!omit": "write `layering: {OPTION: replace}` beside `borgmatic:`, and the list as it should be",
 }
-
-
-# --- Scalars --------------------------------------------------------------------------------------------------------
-
-_WORDS: dict[str, bool | None] = {
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-    **dict.fromkeys(("null", "Null", "NULL", "~", "")),
-}
-_WORD_STARTS = frozenset(word[:1] for word in _WORDS)
-_NUMBER_STARTS = frozenset("-+.0123456789")
-_KEY_STARTS = _WORD_STARTS | _NUMBER_STARTS
-
-# The expressions of ruamel.yaml's resolver for YAML 1.2, in its order.
-_FLOAT = re.compile(
-    r"[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?"
-    r"|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
-    r"|[-+]?\.[0-9_]+(?:[eE][-+][0-9]+)?"
-    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
-)
-_INT = re.compile(r"[-+]?0b[01_]+|[-+]?0o?[0-7_]+|[-+]?[0-9_]+|[-+]?0x[0-9a-fA-F_]+")
-_BASES = {"0b": 2, "0o": 8, "0x": 16}
-_MAX_INT = 2**63 - 1
-_MAX_DIGITS = 100
-_TOO_LARGE = object()
-
-_TAGGED_TYPES: dict[str, tuple[type, ...]] = {
-    "int": (int,),
-    "float": (float, int),
-    "bool": (bool,),
-    "null": (type(None),),
-}
-
-
-def _plain(text: str) -> Any:
-    """Return what a plain scalar means, or ``_TOO_LARGE``."""
-    if text in _WORDS:
-        return _WORDS[text]
-    try:
-        if _FLOAT.fullmatch(text):
-            digits = text.replace("_", "").lower()
-            value = math.inf if digits.endswith(("inf", "nan")) else float(digits)
-            return value if math.isfinite(value) else _TOO_LARGE
-        if _INT.fullmatch(text):
-            return _integer(text.replace("_", ""))
-    except ValueError:  # no digit but underscores
-        return text
-    return text
-
-
-def _integer(text: str) -> Any:
-    if len(text) > _MAX_DIGITS:
-        return _TOO_LARGE
-    sign = -1 if text[0] == "-" else 1
-    digits = text.lstrip("+-")
-    base = _BASES.get(digits[:2])
-    value = sign * (int(digits[2:], base) if base else int(digits))
-    return value if abs(value) <= _MAX_INT else _TOO_LARGE
-
-
-def _shown(text: str) -> str:
-    return f"'{text}'" if len(text) <= 40 else f"'{text[:37]}…'"
