@@ -20,7 +20,6 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from reconciler.store import Approval, Revocation
 from schema.envelope import EnrolmentString, fingerprint, hash_token, random_token
 from schema.errors import DirectorError, TerminalError
 from schema.scalars import Duration, Name, parse_duration
@@ -126,7 +125,7 @@ class Operations:
                 f"{len(waiting)} pending keys are named '{request.text}'", hint="give the fingerprint of the right one"
             )
         one, name = waiting[0], request.name or waiting[0].name
-        await self._store.approve(Approval(one.public_key, name, approved_by=actor, at=self._clock.now()))
+        await self._store.approve(public_key=one.public_key, name=name, by=actor, at=self._clock.now())
         await refresh_registry(self._store, self._gateway)
         await self._event(
             "ClientApproved", f"key {fingerprint(one.public_key)} was approved as '{name}'", actor, client=name
@@ -137,7 +136,7 @@ class Operations:
     async def client_revoke(self, request: ByText, *, actor: str) -> dict[str, Any]:
         """Shut out a key for good, at once, also when it stands in Git."""
         key, name = await self._find_client(request.text)
-        await self._store.revoke(Revocation(key, name, revoked_by=actor, at=self._clock.now()))
+        await self._store.revoke(public_key=key, name=name, by=actor, at=self._clock.now())
         await refresh_registry(self._store, self._gateway)
         await self._event("ClientRevoked", f"key {fingerprint(key)} of '{name}' was revoked", actor, client=name)
         return {"revoked": name, "fingerprint": fingerprint(key)}
@@ -166,7 +165,7 @@ class Operations:
         return await self._suspend(actor, suspended=False)
 
     async def _suspend(self, actor: str, *, suspended: bool) -> dict[str, Any]:
-        await self._store.set_suspended("source", suspended=suspended, actor=actor)
+        await self._store.set_suspended("source", actor=actor if suspended else None)
         self._reconciler.suspend(suspended=suspended)
         word = "suspended" if suspended else "resumed"
         await self._event(word.capitalize(), f"reconciling was {word}", actor)

@@ -28,7 +28,7 @@ from schema.envelope import EnrolmentString
 from schema.errors import DirectorError, TerminalError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
     from datetime import datetime
 
     from reconciler.admin import Read
@@ -91,7 +91,6 @@ async def directing(
     async with contextlib.AsyncExitStack() as stack:
         store = await Store.open(settings.store_path)
         stack.push_async_callback(store.close)
-        await store.disconnect_all()
         addresses = tuple(listen) if listen is not None else (Address.parse(settings.listen.address),)
         certificate = None if listen is not None else _certificate(settings, addresses, now=clock.now())
         parts: list[Reconciler] = []
@@ -106,10 +105,6 @@ async def directing(
             ),
             metrics=Metrics(),
             certificate=certificate,
-            approvals=await store.approvals(),
-            revoked=[one.public_key for one in await store.revocations()],
-            pending=[one.public_key for one in await store.pending()],
-            lockouts=await store.lockouts(),
             readiness=lambda: _readiness(parts[0]),
             on_ahead=lambda client, generation: parts[0].ahead(client, generation),  # noqa: PLW0108 - it is made below
         )
@@ -148,7 +143,9 @@ async def directing(
         )
 
 
-async def serve(director: Director, *, read: Read, beside: Sequence[Callable[[], Awaitable[None]]] = ()) -> None:
+async def serve(
+    director: Director, *, read: Read, beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
+) -> None:
     """Run a director until SIGTERM or SIGINT; SIGHUP asks for a pass. ``beside`` runs as long as it does."""
     operations = Operations(
         store=director.store,
@@ -166,15 +163,16 @@ async def serve(director: Director, *, read: Read, beside: Sequence[Callable[[],
     loop.add_signal_handler(signal.SIGHUP, director.reconciler.trigger)
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(work)
-                for work in (director.reconciler.run(), _watch(director), _trim(director), *(one() for one in beside))
+            looping = group.create_task(director.reconciler.run())
+            others = [
+                group.create_task(work) for work in (_watch(director), _trim(director), *(one() for one in beside))
             ]
             await stopping.wait()
             _log.info("stopping")
             director.reconciler.stop()
-            for task in tasks[1:]:
+            for task in others:
                 task.cancel()
+            await looping
     finally:
         await admin.close()
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from client.settings import read_settings
 from client.state import Enrolment, StateDirectory
 from reconciler.admin import refresh_registry
-from reconciler.store import Approval
 from schema.errors import TerminalError
 from schema.resources import Directories
 
@@ -97,8 +96,8 @@ async def enrol_here(director: Director, *, name: str | None, config: Path | Non
             hint=f"this machine's is {key}; put it there, or name another client with --client",
         )
     if director.gateway.audience(client.name) != key:
-        approval = Approval(key, client.name, approved_by="standalone", at=director.clock.now())
-        await director.store.approve(approval)
+        now = director.clock.now()
+        await director.store.approve(public_key=key, name=client.name, by="standalone", at=now)
         await refresh_registry(director.store, director.gateway)
     address = director.gateway.addresses[0]
     enrolment = Enrolment(url=f"unix://{address.path}", director=director.identity.public.text)

@@ -167,6 +167,10 @@ class Store:
         """Return the names of the published clients, and (client, backup) of the published backups."""
         return await self._read(publish.read_keys)
 
+    async def committed_keys(self) -> dict[str, str]:
+        """Return the public keys of the published clients that have one, by name."""
+        return await self._read(publish.read_committed_keys)
+
     async def issued_all(self) -> dict[str, Issued]:
         """Return what was issued to each client, without envelope and content."""
         return await self._read(publish.read_all_issued)

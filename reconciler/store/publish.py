@@ -178,3 +178,9 @@ def read_keys(connection: Connection) -> tuple[frozenset[str], frozenset[Key]]:
     names = connection.execute(select(clients.c.name)).scalars()
     pairs = connection.execute(select(backups.c.client, backups.c.backup))
     return frozenset(names), frozenset((row.client, row.backup) for row in pairs)
+
+
+def read_committed_keys(connection: Connection) -> dict[str, str]:
+    """Return the public keys of the published clients that have one, by name."""
+    rows = connection.execute(select(clients.c.name, clients.c.public_key).where(clients.c.public_key != ""))
+    return {row.name: row.public_key for row in rows}
