@@ -1,0 +1,549 @@
+"""Where clients meet the director: WebSockets at ``/v1/connect``; ``/livez``, ``/readyz``, ``/metrics`` beside it.
+
+``reconciler.doorkeeper`` decides who may come in, ``reconciler.session`` carries the frames, the store keeps what was
+observed; here they meet. The loop says what is approved (``set_source_clients``) and what is newer (``publish``);
+commands say that people decided (``registry_changed``). All of it takes effect on live sessions at once.
+
+Identity is the session's key from the moment it was proved, never a field of a message. Nothing waits for a slow client
+but that client: reports are taken one frame at a time per session and acknowledged after their commit; a desired state
+is read when its session is free to be sent one, so that only the newest ever is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+from aiohttp import web
+
+from reconciler.audit import Audit, Events
+from reconciler.background import Background
+from reconciler.core import lockout, refusals
+from reconciler.core.enrolment import Accepted, Approval, Pending
+from reconciler.core.refusals import Refused
+from reconciler.deadlines import Deadlines
+from reconciler.doorkeeper import RETURNS_A_SECOND, Doorkeeper, Trust, spread
+from reconciler.issued import IssuedReader, IssuedStates
+from reconciler.listen import UNIX, Address, Connection, Listeners, Proxies, check_plain
+from reconciler.metrics import CONTENT_TYPE, Metrics, metrics_text
+from reconciler.session import CLOSE_SECONDS, SEND_SECONDS, Session
+from schema import envelope, wire
+from schema.errors import DirectorError, TrustError
+from schema.wire import RefusalCode, State
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from reconciler.clock import Clock
+    from reconciler.tls import ServerCertificate
+    from schema.observed import Report, RunProgress
+
+_log = structlog.get_logger(__name__)
+
+_HEADERS: Final = {"Server": "borgmatic-director"}
+_CHUNK: Final = 256
+
+
+class Presence(Protocol):
+    """Who is connected."""
+
+    async def connected(self, *, client: str, public_key: str, address: str, now: datetime) -> bool:
+        """Keep that a session began, and say whether anything of this key's outbox was ever stored."""
+
+    async def disconnected(self, *, client: str, public_key: str, now: datetime) -> None:
+        """Keep that it ended."""
+
+    async def disconnect_all(self) -> None: ...
+    async def seen(self, *, client: str, now: datetime) -> None: ...
+
+
+class ReportsStore(Protocol):
+    """Where reports go."""
+
+    async def ingest(
+        self,
+        *,
+        client: str,
+        public_key: str,
+        epoch: str,
+        items: Sequence[tuple[int, Report]],
+        through: int,
+        received: datetime,
+    ) -> int:
+        """Store reports once each, in order, and return up to where this outbox is stored.
+
+        ``through`` is the last number of the frame: what is missing up to it could not be read, and counts as stored.
+        """
+
+    async def progress(self, *, client: str, progress: RunProgress) -> None:
+        """Keep where a run stands."""
+
+
+class Store(Trust, Presence, ReportsStore, Events, IssuedStates, Protocol):
+    """All of the store that the gateway uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """What a person may choose, and the bounds."""
+
+    listen: tuple[Address, ...] = (Address(host="127.0.0.1", port=8440),)
+    proxies: Proxies = field(default_factory=Proxies)
+    metrics_listen: Address | None = None
+    """Where ``/metrics`` is, when not beside the others: there it only is where nobody else can reach it."""
+    resync: float = 300.0
+    max_handshakes: int = 16_384
+    max_pending: int = 2_000
+
+
+class Gateway:
+    """Owns every session of one director. Used on one event loop."""
+
+    def __init__(
+        self,
+        *,
+        identity: envelope.DirectorIdentity,
+        store: Store,
+        clock: Clock,
+        settings: GatewaySettings,
+        metrics: Metrics,
+        certificate: ServerCertificate | None = None,
+        readiness: Callable[[], Awaitable[str]] | None = None,
+        on_ahead: Callable[[str, int], None] | None = None,
+    ) -> None:
+        """``readiness`` returns why the director is not ready, or nothing.
+
+        ``on_ahead`` is told a client's name and generation when the client holds something newer than, or other than,
+        what was issued: after the store was lost or restored, the loop has to issue a still newer generation.
+
+        Raises:
+            TerminalError: the addresses may not be listened on without TLS.
+        """
+        if certificate is None:
+            check_plain(settings.listen, settings.proxies)
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+        self._metrics = metrics
+        self._certificate = certificate
+        self._readiness = readiness
+        self._on_ahead = on_ahead
+        self._background = Background()
+        self._watch = Background()
+        self._audit = Audit(store, clock=clock, background=self._background)
+        self._handshakes = Deadlines(clock, float(wire.HANDSHAKE_SECONDS))
+        self._stalls = Deadlines(clock, SEND_SECONDS)
+        self._closing = Deadlines(clock, CLOSE_SECONDS)
+        self._door = Doorkeeper(
+            identity=identity,
+            channel=certificate.fingerprint if certificate else "",
+            store=store,
+            clock=clock,
+            metrics=metrics,
+            audit=self._audit,
+            deadlines=self._handshakes,
+            max_handshakes=settings.max_handshakes,
+        )
+        self._issued = IssuedReader(store)
+        self._listeners = Listeners(self._serve)
+        self._metrics_listeners = Listeners(self._serve_metrics)
+        self._open: dict[str, Session] = {}
+        self._waiting: dict[str, Session] = {}
+        self._greeting: set[Session] = set()
+        self._published: dict[str, float] = {}
+        self._stopping = False
+        self.addresses: tuple[Address, ...] = ()
+        """Where it listens, once started."""
+
+    # --- What the loop and the commands say ---------------------------------------------------------------------------
+
+    def audience(self, client: str) -> str | None:
+        """Return the approved public key of a client, or None."""
+        return self._door.registry.holders.get(client)
+
+    def set_source_clients(self, keys: Mapping[str, str]) -> None:
+        """Approve the keys (by client name) of the published revision; live sessions follow at once."""
+        self._door.set_source_clients(keys)
+        self._judge_all()
+
+    def registry_changed(
+        self, *, approvals: Iterable[Approval], revoked: Iterable[str], pending: Iterable[str] | None = None
+    ) -> None:
+        """Take over the store's approvals (oldest first), revoked and pending keys; live sessions follow at once."""
+        self._door.set_decisions(approvals=approvals, revoked=revoked, pending=pending)
+        self._judge_all()
+
+    def unlock(self, address: str) -> bool:
+        """Forget the failures of an address (or of its /64); False when there were none."""
+        return self._door.unlock(address)
+
+    @property
+    def locked(self) -> list[str]:
+        """The source addresses that are locked out now."""
+        return self._door.locked
+
+    @property
+    def connected(self) -> frozenset[str]:
+        """The names of the clients with an open session."""
+        return frozenset(session.name for session in self._open.values())
+
+    async def publish(self, clients: Iterable[str]) -> None:
+        """Send connected clients what is newest. Returns before they have it; nobody waits for a slow one."""
+        now = self._clock.monotonic()
+        for number, name in enumerate(clients, start=1):
+            session = self._open.get(self._door.registry.holders.get(name, ""))
+            if session is not None:
+                self._published.setdefault(name, now)
+                self._wake(session)
+            if number % _CHUNK == 0:
+                await asyncio.sleep(0)
+
+    def _judge_all(self) -> None:
+        for session in [*self._open.values(), *self._waiting.values()]:
+            match self._door.judge(session):
+                case Refused() as refused:
+                    self._part(session, refused)
+                case Accepted(name) if session.state is State.PENDING:
+                    session.name = name
+                    self._background.spawn(self._approved(session))
+                case Accepted(name) if name != session.name:
+                    self._part(session, refusals.renamed(name))
+                case Pending() if session.state is State.OPEN:
+                    self._part(session, refusals.withdrawn())
+                case _:
+                    pass
+
+    # --- Life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Read what the store remembers, and listen.
+
+        Raises:
+            TransientError: an address is in use, or the store cannot be read.
+        """
+        await self._store.disconnect_all()
+        await self._door.load()
+        for deadlines in (self._handshakes, self._stalls, self._closing):
+            self._watch.spawn(deadlines.run())
+        tls = self._certificate.context() if self._certificate else None
+        self.addresses = tuple(await self._listeners.start(self._settings.listen, tls=tls))
+        if self._settings.metrics_listen is not None:
+            await self._metrics_listeners.start([self._settings.metrics_listen], tls=None)
+        _log.info("listening for clients", addresses=[str(one) for one in self.addresses], tls=tls is not None)
+
+    async def stop(self) -> None:
+        """Take no one in any more, send everybody away at a pace at which they can come back, and finish what runs."""
+        self._stopping = True
+        self._listeners.refuse_new()
+        self._metrics_listeners.refuse_new()
+        sessions = [*self._open.values(), *self._waiting.values(), *self._greeting]
+        await asyncio.gather(*(self._end(session, self._shutting_down(len(sessions))) for session in sessions))
+        await self._listeners.close()
+        await self._metrics_listeners.close()
+        await self._door.close()
+        await self._background.finish()
+        await self._watch.cancel()
+
+    def _shutting_down(self, count: int) -> Refused:
+        return refusals.shutting_down(retry_after=round(random.uniform(1.0, 3.0 + count / RETURNS_A_SECOND), 1))
+
+    # --- HTTP ---------------------------------------------------------------------------------------------------------
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.method not in {"GET", "HEAD"}:
+            return _text("only GET", status=405)
+        match request.path:
+            case wire.PATH:
+                return await self._connect(request)
+            case "/livez":
+                return _text("ok")
+            case "/readyz":
+                return await self._ready()
+            case "/metrics" if self._has_metrics_here:
+                return self._numbers()
+        return _text("not found", status=404)
+
+    async def _serve_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.method in {"GET", "HEAD"} and request.path == "/metrics":
+            return self._numbers()
+        return _text("not found", status=404)
+
+    @property
+    def _has_metrics_here(self) -> bool:
+        alone = all(address.is_local for address in self._settings.listen) and not self._settings.proxies
+        return self._settings.metrics_listen is None and alone
+
+    def _numbers(self) -> web.Response:
+        self._metrics.connections.labels("open").set(len(self._open))
+        self._metrics.connections.labels("pending").set(len(self._waiting))
+        self._metrics.connections.labels("handshake").set(self._door.handshakes)
+        self._metrics.locked.set(len(self._door.locked))
+        return web.Response(body=metrics_text(self._metrics), headers={**_HEADERS, "Content-Type": CONTENT_TYPE})
+
+    async def _ready(self) -> web.Response:
+        reason = "shutting down" if self._stopping else ""
+        if not reason and self._readiness is not None:
+            try:
+                reason = await self._readiness()
+            except DirectorError as error:
+                reason = error.message
+        return _text(reason or "ok", status=503 if reason else 200)
+
+    # --- A session, from its first to its last frame ------------------------------------------------------------------
+
+    async def _connect(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        if not isinstance(connection, Connection):
+            raise TypeError("the gateway serves its own listeners only")
+        websocket = web.WebSocketResponse(
+            timeout=CLOSE_SECONDS,
+            heartbeat=float(wire.HEARTBEAT_SECONDS),
+            compress=False,
+            max_msg_size=wire.MAX_CLIENT_FRAME,
+        )
+        websocket.headers.update(_HEADERS)
+        session = Session(
+            websocket,
+            connection,
+            source=self._source(request),
+            now=self._clock.monotonic(),
+            stalls=self._stalls,
+            closing=self._closing,
+        )
+        await websocket.prepare(request)
+        session.part = self._part
+        self._greeting.add(session)
+        try:
+            let_in = await self._greet(session)
+        finally:
+            self._greeting.discard(session)
+        if let_in:
+            await self._converse(session)
+        return websocket
+
+    def _source(self, request: web.BaseRequest) -> str:
+        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+        address = peer[0] if isinstance(peer, tuple) else UNIX
+        return lockout.source_of(self._settings.proxies.source(address, request.headers.getall("X-Forwarded-For", [])))
+
+    async def _greet(self, session: Session) -> bool:
+        """Return whether the client was let in, to stay or to wait."""
+        if self._stopping:
+            await self._end(session, self._shutting_down(len(self._greeting)))
+            return False
+        admission = await self._door.receive(session)
+        match admission:
+            case None:
+                return False
+            case Refused():
+                await self._end(session, admission)
+                return False
+            case _:
+                pass
+        if not self._goes_on(session):
+            return False
+        session.name = admission.name
+        session.proved()
+        if isinstance(admission, Pending):
+            return await self._let_wait(session)
+        self._metrics.handshakes.labels("accepted").inc()
+        await self._let_in(session)
+        return True
+
+    def _goes_on(self, session: Session) -> bool:
+        return session.is_open and not self._stopping
+
+    async def _let_wait(self, session: Session) -> bool:
+        if len(self._waiting) >= self._settings.max_pending and session.public_key not in self._waiting:
+            self._metrics.handshakes.labels(RefusalCode.BUSY).inc()
+            await self._end(session, self._door.busy("too many clients wait for approval", least=300.0))
+            return False
+        self._metrics.handshakes.labels("pending").inc()
+        self._replace(session)
+        self._waiting[session.public_key] = session
+        session.state = State.PENDING
+        return await session.send(
+            wire.Pending(
+                fingerprint=envelope.fingerprint(session.public_key),
+                retry_after=spread(refusals.SOON),
+                message=f"'{session.name}' waits for approval: commit its key, or run `director clients approve`",
+            )
+        )
+
+    async def _approved(self, session: Session) -> None:
+        """Let in a session that waited."""
+        self._waiting.pop(session.public_key, None)
+        if session.is_open:
+            await self._let_in(session)
+
+    async def _let_in(self, session: Session) -> None:
+        """Make the session the one of its key, and say so once the store has it."""
+        self._replace(session)
+        self._open[session.public_key] = session
+        session.state = State.OPEN
+        try:
+            known = await self._store.connected(
+                client=session.name, public_key=session.public_key, address=session.source, now=self._clock.now()
+            )
+        except DirectorError as error:
+            await self._end(session, self._store_refuses(session, error))
+            return
+        if session.is_open:
+            await session.send(
+                wire.Accepted(name=session.name, time=self._clock.now(), resync=self._settings.resync, resend=not known)
+            )
+
+    def _replace(self, session: Session) -> None:
+        """End the session that this key has already."""
+        former = self._open.get(session.public_key) or self._waiting.get(session.public_key)
+        if former is None or former is session:
+            return
+        if former.source != session.source:
+            message = f"'{session.name}' connected from {session.source} while connected from {former.source}"
+            self._audit.tell("SessionReplaced", message, about=session.public_key, client=session.name)
+        self._part(former, refusals.replaced(retry_after=spread(refusals.SOON)))
+
+    async def _converse(self, session: Session) -> None:
+        try:
+            while (message := await session.receive()) is not None:
+                await self._hear(session, message)
+        except TrustError as error:
+            await self._end(session, refusals.unreadable(error))
+        except DirectorError as error:
+            await self._end(session, self._store_refuses(session, error))
+        finally:
+            await self._left(session)
+
+    async def _left(self, session: Session) -> None:
+        self._forget(session)
+        self._published.pop(session.name, None)
+        if session.state is not State.OPEN or session.public_key in self._open:
+            return
+        try:
+            await self._store.disconnected(client=session.name, public_key=session.public_key, now=self._clock.now())
+        except DirectorError as error:
+            _log.warning("cannot keep that a client went", client=session.name, error=str(error))
+
+    def _store_refuses(self, session: Session, error: DirectorError) -> Refused:
+        _log.warning("the store refuses", client=session.name, error=str(error))
+        return self._door.busy("the director cannot keep anything at the moment", least=15.0)
+
+    def _part(self, session: Session, refused: Refused) -> None:
+        """End a session from outside of its own task. From this moment it is nobody's."""
+        self._forget(session)
+        self._background.spawn(self._end(session, refused))
+
+    async def _end(self, session: Session, refused: Refused) -> None:
+        if await session.end(refused):
+            self._metrics.ended.labels(refused.code).inc()
+
+    def _forget(self, session: Session) -> None:
+        for table in (self._open, self._waiting):
+            if table.get(session.public_key) is session:
+                del table[session.public_key]
+
+    # --- What an open session says ------------------------------------------------------------------------------------
+
+    async def _hear(self, session: Session, message: wire.FromClient) -> None:
+        if (wait := session.pace(now=self._clock.monotonic())) > 0:
+            await self._clock.sleep(wait)
+        await self._store.seen(client=session.name, now=self._clock.now())
+        match message:
+            case wire.Pull():
+                await self._answer(session, message)
+            case wire.Reports():
+                await self._take(session, message)
+            case wire.Progress():
+                await self._store.progress(client=session.name, progress=message.progress)
+
+    async def _answer(self, session: Session, pull: wire.Pull) -> None:
+        """Send the desired state when the client has not got it, otherwise say so."""
+        issued = await self._issued.get(session.name)
+        if issued is None or issued.audience != session.public_key:
+            await session.send(wire.Current())
+        elif issued.generation > pull.generation or (issued.generation == pull.generation and pull.digest is None):
+            session.sent = issued.generation
+            await self._send_desired(session, issued.envelope)
+        else:
+            session.sent = max(session.sent, issued.generation)
+            if pull.digest != issued.digest and self._on_ahead is not None:
+                self._on_ahead(session.name, pull.generation)
+            await session.send(wire.Current(generation=issued.generation))
+
+    async def _take(self, session: Session, message: wire.Reports) -> None:
+        """Store reports in order, and acknowledge them once they are committed."""
+        items = self._read(session, message)
+        started = self._clock.monotonic()
+        stored = await self._store.ingest(
+            client=session.name,
+            public_key=session.public_key,
+            epoch=message.epoch,
+            items=items,
+            through=message.items[-1].sequence,
+            received=self._clock.now(),
+        )
+        self._metrics.ingest.observe(self._clock.monotonic() - started)
+        for _, report in items:
+            self._metrics.reports.labels(report.type).inc()
+        await session.send(wire.Acknowledged(epoch=message.epoch, sequence=stored))
+
+    def _read(self, session: Session, message: wire.Reports) -> list[tuple[int, Report]]:
+        """Return the reports that can be read: one that cannot does not hold up those behind it.
+
+        Raises:
+            TrustError: the numbers do not rise.
+        """
+        items: list[tuple[int, Report]] = []
+        refused: list[str] = []
+        last = 0
+        for item in message.items:
+            if item.sequence <= last:
+                raise TrustError("the reports are out of order", code=RefusalCode.MALFORMED)
+            last = item.sequence
+            try:
+                items.append((last, wire.parse_report(item.report)))
+            except TrustError as error:
+                refused.append(f"number {last}: {error.message}")
+        if refused:
+            self._metrics.reports_refused.inc(len(refused))
+            message_text = f"{len(refused)} reports could not be read; {refused[0]}"[:1000]
+            self._audit.tell("ReportRefused", message_text, about=session.public_key, client=session.name)
+        return items
+
+    # --- What an open session is told ---------------------------------------------------------------------------------
+
+    def _wake(self, session: Session) -> None:
+        """See to it that the session is sent what is newest, unless somebody does already."""
+        session.newer = True
+        if not session.delivering:
+            session.delivering = True
+            self._background.spawn(self._deliver(session))
+
+    async def _deliver(self, session: Session) -> None:
+        try:
+            while session.newer and session.is_open:
+                session.newer = False
+                issued = await self._issued.get(session.name)
+                if issued is None or issued.audience != session.public_key or issued.generation <= session.sent:
+                    continue
+                session.sent = issued.generation
+                await self._send_desired(session, issued.envelope)
+        except DirectorError as error:
+            # Not lost: the client asks again on its own timer.
+            _log.warning("cannot read what was issued", client=session.name, error=str(error))
+        finally:
+            session.delivering = False
+
+    async def _send_desired(self, session: Session, sealed: bytes) -> None:
+        if await session.send(wire.Desired(envelope=sealed.decode())):
+            self._metrics.sent.inc()
+            if (since := self._published.pop(session.name, None)) is not None:
+                self._metrics.publish.observe(self._clock.monotonic() - since)
+
+
+def _text(text: str, *, status: int = 200) -> web.Response:
+    return web.Response(text=f"{text}\n", status=status, headers=_HEADERS)
