@@ -3,7 +3,8 @@
 With ``--log-json`` borgmatic 2.1 writes a JSON object a line: INFO to stdout, the rest to stderr. With ``--json`` it
 wraps the JSON lines of Borg's ``create`` into its own, as text and with the level ERROR, and prints one list of
 statistics at the very end, without a line break and only when no repository failed. Borg's other commands write their
-JSON lines themselves. Hooks, ssh and Python's tracebacks write plain text in between. ``runner`` feeds all of it to ``Reader``.
+JSON lines themselves. Hooks, ssh and Python's tracebacks write plain text in between. ``runner`` feeds all of it to
+``Reader``.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ _SHORT = 1_024
 _MIN_SECRET = 6
 _MAX_REASONS = 200
 
-_NOISE = ("summary:", "Need some help?", "Exception ignored in: <function _TemporaryFileCloser")
+_NOISE = ("summary:", "Need some help?")
+_TRACEBACK = "Exception ignored in: <function _TemporaryFileCloser"
+"""What Python prints when borgmatic's temporary folder went before a file in it: of no interest to anybody."""
+_END_OF_TRACEBACK = re.compile(r"\w+Error: ")
 _GENERIC = (
     "Error running actions for repository",
     "Error running configuration",
@@ -178,6 +182,7 @@ class Reader:
     _last: str = ""
     _told: set[str] = field(default_factory=set)
     _summary: bool = False
+    _in_traceback: bool = False
 
     def stdout(self, line: bytes) -> None:
         """Read a line of borgmatic's standard output."""
@@ -214,12 +219,21 @@ class Reader:
         while text:
             value, text = _leading_json(text)
             if isinstance(value, dict) and isinstance(value.get("type"), str):
+                self._in_traceback = False
                 self._object(value, depth=0)
             elif isinstance(value, list) and all(isinstance(item, dict) for item in value):
                 self.statistics += value
             elif value is None:
-                self._line(_level_of_text(text), text, when=None)
+                self._text(text)
                 return
+
+    def _text(self, text: str) -> None:
+        if text.startswith(_TRACEBACK):
+            self._in_traceback = True
+        if self._in_traceback:
+            self._in_traceback = not _END_OF_TRACEBACK.match(text)
+            return
+        self._line(_level_of_text(text), text, when=None)
 
     def _object(self, value: dict[str, Any], *, depth: int) -> None:
         kind, message = value["type"], value.get("message")

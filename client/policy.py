@@ -438,14 +438,10 @@ class _Check:
     # --- Reading and refusing -----------------------------------------------------------------------------------------
 
     def _parse(self, file: ManagedFile) -> dict[str, Node]:
-        text = HEADER.format(origin=file.origin, revision="0" * 12) + file.content
         try:
-            node = _build(_events(text))
-        except _Unreadable as error:
+            return read_options(file)
+        except ValueError as error:
             raise self._denied(f"its configuration {error}") from None
-        if not isinstance(node, dict):
-            raise self._denied("its configuration is not a mapping of options")
-        return node
 
     def _denied(self, what: str, *, option: str = "", value: str = "") -> PolicyDenied:
         allow = ""
@@ -458,8 +454,16 @@ class _Check:
 # --- YAML, strictly ---------------------------------------------------------------------------------------------------
 
 
-class _Unreadable(Exception):
+class _Unreadable(ValueError):
     """A sentence's end: what about the YAML is refused."""
+
+
+def read_options(file: ManagedFile) -> dict[str, Node]:
+    """Return the options in a configuration file, scalars as their text. ``ValueError`` when it is not plain YAML."""
+    node = _build(_events(HEADER.format(origin=file.origin, revision="0" * 12) + file.content))
+    if not isinstance(node, dict):
+        raise _Unreadable("is not a mapping of options")
+    return node
 
 
 def _events(text: str) -> Iterator[object]:

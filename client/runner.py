@@ -4,9 +4,9 @@ Called by ``agent``. A run takes its turn at each repository (in this process by
 lock), makes declared repositories that do not exist yet, starts borgmatic once for all repositories, and tells what
 came of it.
 
-borgmatic runs as ``borgmatic --config FILE --log-json --verbosity 1 --override list_details=false ACTIONS``, with
-``--json`` and ``--progress`` for ``create``. When it fails it prints no statistics, so that each repository is asked for
-its newest archive instead.
+borgmatic runs as ``borgmatic --config FILE --log-json --verbosity 1 ACTIONS``, ``create`` with ``--json --progress``
+unless the configuration says ``list_details``, which contradicts them. Without ``--json``, and when it fails, borgmatic
+prints no statistics, and each repository is asked for its newest archive instead.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
-import hashlib
 import os
-from contextlib import AsyncExitStack, asynccontextmanager
+import re
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from client.clock import Clock
+    from client.turns import Turns
     from schema.desired import DesiredRepository, Job
     from schema.observed import Report
 
@@ -54,9 +54,9 @@ BATCH_LINES = 100
 MAX_LOG_LINES = 20_000
 """More lines than this of one run are counted, not kept."""
 _MAX_WAITING_CHARACTERS = 4 * 1024 * 1024
-_LOCK_SECONDS = 1.0
 _QUERY_SECONDS = 120.0
 _CREATE_SECONDS = 600.0
+_LIST_DETAILS = re.compile(rb"^[ -]*list_details:[ ]*true", re.MULTILINE)
 _CLOCK_SLACK = timedelta(seconds=2)
 
 
@@ -104,6 +104,7 @@ class Runner:
         config_directory: Path,
         state_directory: Path,
         clock: Clock,
+        turns: Turns,
         environment: Mapping[str, str] = os.environ,
         pass_on: tuple[str, ...] = (),
         grace: float = borgmatic.GRACE_SECONDS,
@@ -115,7 +116,7 @@ class Runner:
         self._clock = clock
         self._environment = borgmatic.environment(environment, also=pass_on)
         self._grace = grace
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns = turns
         self._runs: dict[str, _Run] = {}
 
     async def run(
@@ -134,7 +135,7 @@ class Runner:
         Never raises for what borgmatic does. When the task itself is cancelled, the run ends as cancelled, its end is
         emitted, and ``CancelledError`` goes on.
         """
-        run = _Run(job, run_id, emit, progress, self._clock.now(), Scrubber(self._secrets()))
+        run = _Run(job, run_id, emit, progress, self._clock.now(), Scrubber(borgmatic.opened_secrets(self._state)))
         self._runs[run_id] = run
         started = RunStarted(
             at=run.began, run=run_id, backup=job.backup, trigger=trigger, due=due, revision=revision[:1024]
@@ -168,40 +169,19 @@ class Runner:
             run.cancelled.set()
         return run is not None
 
-    # --- Turns --------------------------------------------------------------------------------------------------------
-
     @asynccontextmanager
     async def _turn(self, run: _Run) -> AsyncIterator[None]:
-        """Hold every repository of the job, taken in one order by everybody."""
-        async with AsyncExitStack() as stack:
-            for url in sorted({repository.url for repository in run.job.repositories}):
-                lock = self._turns.setdefault(url, asyncio.Lock())
-                if lock.locked():
-                    run.progress(self._seen(run, Seen(phase="waiting for another run on the same repository")))
-                await stack.enter_async_context(lock)
-                await stack.enter_async_context(self._file_lock(run, url))
+        """Hold every repository of the job; the time that the run may take begins then."""
+        urls = {repository.url for repository in run.job.repositories}
+
+        def wait(what: str) -> None:
+            run.progress(self._seen(run, Seen(phase=f"waiting for {what}")))
+
+        async with self._turns.hold(urls, waiting=wait):
             run.began = self._clock.now()
             timeout = run.job.timeout
             run.deadline = None if timeout is None else self._clock.monotonic() + timeout
             yield
-
-    @asynccontextmanager
-    async def _file_lock(self, run: _Run, url: str) -> AsyncIterator[None]:
-        """Hold the lock of a repository against other processes (``director-client once`` beside the service)."""
-        path = self._state / "locks" / hashlib.sha256(url.encode()).hexdigest()[:32]
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    run.progress(self._seen(run, Seen(phase="waiting for another program on the same repository")))
-                    await self._clock.sleep(_LOCK_SECONDS)
-            yield
-        finally:
-            os.close(descriptor)
 
     # --- The work -----------------------------------------------------------------------------------------------------
 
@@ -214,7 +194,7 @@ class Runner:
         everywhere: list[str | None] = [None]
         for target in everywhere if not run.failures else available:
             await self._borgmatic(run, target)
-        if run.failures and "create" in run.job.actions and run.stopped is None:
+        if "create" in run.job.actions and run.stopped is None:
             await self._ask_for_statistics(run)
 
     async def _prepare(self, run: _Run, repository: DesiredRepository) -> _Failure | None:
@@ -288,16 +268,21 @@ class Runner:
             run.failures.setdefault(target or "", _Failure(error, hint))
 
     def _actions(self, job: Job, target: str | None) -> list[str]:
-        words = []
+        flags = [] if self._lists_files(job) else ["--json", "--progress"]
+        words: list[str] = []
         for action in job.actions:
-            words += [action, "--json", "--progress"] if action == "create" else [action]
+            words += [action, *flags] if action == "create" else [action]
         return words if target is None else [*words, "--repository", target]
+
+    def _lists_files(self, job: Job) -> bool:
+        """Whether the configuration wants a line for each file."""
+        with contextlib.suppress(OSError):
+            return _LIST_DETAILS.search((self._config / job.file).read_bytes()) is not None
+        return False
 
     def _arguments(self, run: _Run, *words: str) -> list[str]:
         file = str(self._config / run.job.file)
-        # --json and list_details contradict each other, and a line for each file is more than anybody reads here.
-        options = ["--log-json", "--verbosity", "1", "--override", "list_details=false"]
-        return [self._program, "--config", file, *options, *words]
+        return [self._program, "--config", file, "--log-json", "--verbosity", "1", *words]
 
     async def _follow(self, run: _Run, arguments: list[str], reader: Reader, *, limit: float | None = None) -> int:
         """Run a program until it ends, the run is cancelled, or its time is over; return the exit code."""
@@ -358,7 +343,7 @@ class Runner:
         )
 
     async def _ask_for_statistics(self, run: _Run) -> None:
-        """A failed borgmatic prints none: look which repositories have an archive of this run all the same."""
+        """Where borgmatic printed none, look whether the repository has an archive of this run all the same."""
         for repository in run.job.repositories:
             if repository.name in run.statistics or repository.name in run.failures:
                 continue
@@ -455,15 +440,6 @@ class Runner:
             ],
             log_lines=run.sent + run.dropped,
         )
-
-    def _secrets(self) -> list[str]:
-        """Return the opened values on this machine, so that no line can carry one away."""
-        values = []
-        with contextlib.suppress(OSError):
-            for path in (self._state / "secrets").iterdir():
-                with contextlib.suppress(OSError):
-                    values.append(path.read_bytes().decode("utf-8", "replace"))
-        return values
 
 
 def _outcome(run: _Run) -> Outcome:
