@@ -10,7 +10,6 @@ worse.
 
 from __future__ import annotations
 
-import os.path
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -96,7 +95,7 @@ def claim(*, url: str, repository: str, client: str, effective: Effective) -> Cl
         matched = pattern(glob, client=client) if style in {"", "sh"} else "*"
     prunes = runs("prune", actions=effective.backup.resource.spec.actions, options=options)
     return Claim(
-        url=os.path.normpath(url) if url.startswith("/") else url.rstrip("/"),
+        url=_normal(url),
         repository=repository,
         client=client,
         effective=effective,
@@ -105,6 +104,13 @@ def claim(*, url: str, repository: str, client: str, effective: Effective) -> Cl
         prunes=matched if prunes else None,
         own_format=name_format is not written and matched is names,
     )
+
+
+def _normal(url: str) -> str:
+    """Return one spelling for all spellings of one path."""
+    if not url.startswith("/"):
+        return url.rstrip("/")
+    return "/" + "/".join(part for part in url.split("/") if part not in {"", "."})
 
 
 def pattern(text: str, *, client: str) -> str:
