@@ -409,11 +409,12 @@ class _Sink:
             newest = max(believed, key=lambda one: one.start, default=None)
             seen |= {
                 "repository_id": report.repository_id[:128],
-                "encryption": report.encryption[:64],
                 "newest": newest.start if newest else None,
                 "newest_archive": newest.name if newest else "",
                 "archives": max(report.count, len(report.archives)),
             }
+            if report.encryption:
+                seen["encryption"] = report.encryption[:64]
             if report.unique_size:
                 seen["repository_size"] = report.unique_size
         if self.connection.execute(update(evidence).where(here).values(seen)).rowcount == 0:

@@ -1,0 +1,253 @@
+"""Backups with their evidence, repositories and archives. Functions of a read connection.
+
+``assessed`` says in SQL, from ``protected_until``, what ``schema.assessment.protected`` says in Python; a test compares
+the two.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from sqlalchemy import ColumnElement, bindparam, case, false, func, literal, or_, select, tuple_
+
+from schema import assessment
+from schema.status import ArchiveStatus, BackupStatus, Evidence, Page, RepositoryStatus
+from schema.tables import UtcText, archives, backups, evidence
+from web_readonly.reader.paging import bounded, decode, encode
+from web_readonly.reader.runs import read_several
+from web_readonly.reader.source import read_conditions, read_suspended
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import Connection
+
+Assessed = Literal["protected", "unprotected", "unknown", "without-objective"]
+_NOW: Final = bindparam("now", type_=UtcText)
+_KEY: Final = (backups.c.client, backups.c.backup)
+MAX_USERS: Final = 1_000
+
+
+def assessed(suspended: Iterable[str]) -> ColumnElement[str]:
+    """Return the expression for a backup's state; ``suspended`` are the objects suspended by command."""
+    names = sorted(suspended)
+    by_command: ColumnElement[bool] = false()
+    if names:
+        by_command = or_(
+            (literal("client/") + backups.c.client).in_(names),
+            (literal("backup/") + backups.c.client + "/" + backups.c.backup).in_(names),
+        )
+    return case(
+        (backups.c.rpo.is_(None), "without-objective"),
+        (or_(backups.c.suspended.is_(True), by_command), "unknown"),
+        (backups.c.protected_until < _NOW, "unprotected"),
+        (backups.c.newest_archive.is_(None), "unknown"),
+        else_="protected",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BackupFilter:
+    """Which backups; empty fields select all."""
+
+    client: str = ""
+    backup: str = ""
+    repository: str = ""
+    state: Assessed | None = None
+    running: bool = False
+
+
+def read_backups(
+    connection: Connection, wanted: BackupFilter, *, limit: int, after: str, now: datetime
+) -> Page[BackupStatus]:
+    """Return backups by client and name."""
+    query = select(backups).order_by(*_KEY).limit(bounded(limit) + 1)
+    if wanted.client:
+        query = query.where(backups.c.client == wanted.client)
+    if wanted.backup:
+        query = query.where(backups.c.backup == wanted.backup)
+    if wanted.repository:
+        used = (evidence.c.client == backups.c.client) & (evidence.c.backup == backups.c.backup)
+        query = query.where(
+            select(evidence.c.url).where(used, evidence.c.repository == wanted.repository).correlate(backups).exists()
+        )
+    if wanted.running:
+        query = query.where(backups.c.running != "")
+    suspended = read_suspended(connection)
+    if wanted.state is not None:
+        query = query.where(assessed(suspended) == wanted.state)
+    if after:
+        query = query.where(tuple_(*_KEY) > tuple_(*decode(after, str, str)))
+    rows = connection.execute(query, {"now": now}).mappings().all()
+    items = _backups(connection, rows[:limit], suspended=suspended, now=now)
+    return Page(items=items, next=encode([items[-1].client, items[-1].backup]) if len(rows) > limit else "")
+
+
+def read_backup(connection: Connection, *, client: str, backup: str, now: datetime) -> BackupStatus | None:
+    """Return one backup on one client, with all its conditions."""
+    query = select(backups).where(backups.c.client == client, backups.c.backup == backup)
+    rows = connection.execute(query).mappings().all()
+    for shown in _backups(connection, rows, suspended=read_suspended(connection), now=now):
+        computed = {condition.type for condition in shown.conditions}
+        kept = read_conditions(connection, f"backup/{client}/{backup}")
+        more = [condition for condition in kept if condition.type not in computed]
+        return shown.model_copy(update={"conditions": (*shown.conditions, *more)})
+    return None
+
+
+def read_unprotected(connection: Connection, *, limit: int, now: datetime) -> tuple[BackupStatus, ...]:
+    """Return backups outside their objective, the longest first."""
+    suspended = read_suspended(connection)
+    query = select(backups).where(backups.c.protected_until < _NOW, assessed(suspended) == "unprotected")
+    rows = connection.execute(query.order_by(backups.c.protected_until).limit(limit), {"now": now}).mappings().all()
+    return _backups(connection, rows, suspended=suspended, now=now)
+
+
+def count_backups(connection: Connection, *, now: datetime) -> dict[str, int]:
+    """Return how many backups are in which state, and how many are ``running``."""
+    state = assessed(read_suspended(connection)).label("state")
+    running = func.sum(case((backups.c.running != "", 1), else_=0)).label("running")
+    counts: dict[str, int] = defaultdict(int)
+    for row in connection.execute(select(state, func.count().label("number"), running).group_by(state), {"now": now}):
+        counts[row.state] = row.number
+        counts["running"] += row.running
+    return counts
+
+
+def _backups(
+    connection: Connection, rows: Sequence[Any], *, suspended: frozenset[str], now: datetime
+) -> tuple[BackupStatus, ...]:
+    seen = _evidence(connection, [(row["client"], row["backup"]) for row in rows])
+    last = read_several(connection, [row["last_run"] for row in rows])
+    return tuple(
+        _backup(
+            row,
+            evidence=seen[row["client"], row["backup"]],
+            last=last.get(row["last_run"]),
+            suspended=suspended,
+            now=now,
+        )
+        for row in rows
+    )
+
+
+def _backup(row: Any, *, evidence: list[Evidence], last: Any, suspended: frozenset[str], now: datetime) -> BackupStatus:
+    client, backup = row["client"], row["backup"]
+    by_command = {f"client/{client}", f"backup/{client}/{backup}"} & suspended
+    is_suspended = bool(row["suspended"] or by_command)
+    condition = assessment.protected(
+        rpo=row["rpo"], evidence=evidence, first_seen=row["first_seen"], suspended=is_suspended, now=now
+    )
+    # Not validated: a duration is text where people write it, and seconds here.
+    return BackupStatus.model_construct(
+        client=client,
+        backup=backup,
+        origin=row["origin"],
+        cron=row["cron"],
+        time_zone=row["time_zone"],
+        rpo=row["rpo"],
+        suspended=is_suspended,
+        next_due=row["next_due"],
+        running=row["running"],
+        # A run id is a client's word: only a run of this client is shown here.
+        last_run=last if last is not None and last.client == client else None,
+        evidence=tuple(evidence),
+        conditions=(condition,),
+    )
+
+
+def _evidence(connection: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Evidence]]:
+    found: dict[tuple[str, str], list[Evidence]] = defaultdict(list)
+    names = {client for client, _ in keys}
+    wanted = {backup for _, backup in keys}
+    query = select(evidence).where(evidence.c.client.in_(names), evidence.c.backup.in_(wanted))
+    for row in connection.execute(query.order_by(evidence.c.repository)).mappings() if keys else ():
+        one = Evidence(**{name: row[name] for name in Evidence.model_fields})
+        found[row["client"], row["backup"]].append(one)
+    return found
+
+
+# --- Repositories and archives ----------------------------------------------------------------------------------------
+
+_PLACE: Final = (evidence.c.repository, evidence.c.url)
+
+
+def read_repositories(connection: Connection, *, name: str, url: str, limit: int, after: str) -> Page[RepositoryStatus]:
+    """Return Borg repositories (one url each) by name and url."""
+    query = (
+        select(
+            *_PLACE,
+            func.max(evidence.c.encryption).label("encryption"),
+            func.max(evidence.c.repository_size).label("size"),
+            func.min(func.total(evidence.c.archives), 2**62).label("archives"),
+            func.max(evidence.c.newest, type_=UtcText).label("newest"),
+        )
+        .group_by(*_PLACE)
+        .order_by(*_PLACE)
+        .limit(bounded(limit) + 1)
+    )
+    if name:
+        query = query.where(evidence.c.repository == name)
+    if url:
+        query = query.where(evidence.c.url == url)
+    if after:
+        query = query.where(tuple_(*_PLACE) > tuple_(*decode(after, str, str)))
+    rows = connection.execute(query).mappings().all()
+    items = tuple(_repository(connection, row) for row in rows[:limit])
+    return Page(items=items, next=encode([items[-1].name, items[-1].url]) if len(rows) > limit else "")
+
+
+def _repository(connection: Connection, row: Any) -> RepositoryStatus:
+    here = (evidence.c.repository == row["repository"]) & (evidence.c.url == row["url"])
+    columns = (evidence.c.client, evidence.c.backup, evidence.c.seen, evidence.c.available, evidence.c.message)
+    users = connection.execute(select(*columns).where(here).limit(MAX_USERS)).all()
+    latest = max((user for user in users if user.seen is not None), key=lambda user: user.seen, default=None)
+    return RepositoryStatus(
+        name=row["repository"],
+        url=row["url"],
+        encryption=row["encryption"],
+        size=row["size"],
+        archives=int(row["archives"]),
+        available=latest.available if latest else None,
+        message=latest.message if latest else "",
+        seen=latest.seen if latest else None,
+        newest=row["newest"],
+        users=tuple(sorted(f"{user.client}/{user.backup}" for user in users)),
+    )
+
+
+_ARCHIVE_KEY: Final = (archives.c.start, archives.c.client, archives.c.backup, archives.c.repository, archives.c.id)
+
+
+def read_archives(
+    connection: Connection, *, client: str, backup: str, repository: str, limit: int, before: str
+) -> Page[ArchiveStatus]:
+    """Return archives, newest first."""
+    query = select(archives).order_by(*(column.desc() for column in _ARCHIVE_KEY)).limit(bounded(limit) + 1)
+    for column, wanted in (
+        (archives.c.client, client),
+        (archives.c.backup, backup),
+        (archives.c.repository, repository),
+    ):
+        if wanted:
+            query = query.where(column == wanted)
+    if before:
+        key = decode(before, datetime, str, str, str, str)
+        query = query.where(archives.c.start <= key[0], tuple_(*_ARCHIVE_KEY) < tuple_(*key))
+    rows = connection.execute(query).mappings().all()
+    items = tuple(ArchiveStatus(**row) for row in rows[:limit])
+    last = [rows[limit - 1][column.name] for column in _ARCHIVE_KEY] if len(rows) > limit else []
+    return Page(items=items, next=encode(last) if last else "")
+
+
+def read_archive(
+    connection: Connection, *, client: str, backup: str, repository: str, archive: str
+) -> ArchiveStatus | None:
+    """Return one archive by id or name, or None."""
+    here = (archives.c.client == client) & (archives.c.backup == backup) & (archives.c.repository == repository)
+    named = or_(archives.c.id == archive, archives.c.name == archive)
+    row = connection.execute(select(archives).where(here, named).limit(1)).mappings().first()
+    return None if row is None else ArchiveStatus(**row)

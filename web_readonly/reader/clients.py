@@ -1,0 +1,276 @@
+"""Clients as the pages show them: desired, applied, observed. Functions of a read connection.
+
+``FOLLOWING`` says in SQL what ``schema.assessment.following`` says in Python, so that five thousand clients are counted
+and filtered by the database; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+from sqlalchemy import (
+    ColumnElement,
+    String,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    union_all,
+)
+
+from schema import assessment
+from schema.desired import Content
+from schema.observed import StateReport
+from schema.status import ClientStatus, Following, Page, PendingClient, Phase
+from schema.tables import UtcText, approvals, backups, clients, issued, observed, pending, revocations
+from web_readonly.reader.database import InvalidQuery
+from web_readonly.reader.paging import bounded, contains, decode, encode
+from web_readonly.reader.source import read_conditions, read_suspended
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+_LABEL_KEY = re.compile(r"[A-Za-z0-9./_-]{1,317}", re.ASCII)
+
+_other = approvals.alias("other")
+# Published clients, and those that only a command approved.
+NAMES: Final = union_all(
+    select(
+        clients.c.name,
+        clients.c.public_key,
+        clients.c.labels,
+        clients.c.origin,
+        clients.c.suspended,
+        literal_column("1").label("in_source"),
+    ),
+    select(
+        _other.c.name,
+        literal("", String).label("public_key"),
+        literal_column("'{}'", clients.c.labels.type).label("labels"),
+        literal("", String).label("origin"),
+        literal_column("0", clients.c.suspended.type).label("suspended"),
+        literal_column("0").label("in_source"),
+    ).where(~select(clients.c.name).where(clients.c.name == _other.c.name).exists()),
+).subquery("names")
+
+_NOW: Final = bindparam("now", type_=UtcText)
+KEY: Final = func.coalesce(func.nullif(NAMES.c.public_key, ""), approvals.c.public_key, "")
+FOLLOWING: Final[ColumnElement[str]] = case(
+    (
+        or_(
+            issued.c.digest.is_(None),
+            and_(func.coalesce(observed.c.digest, "") == "", func.coalesce(observed.c.refused, 0) == 0),
+        ),
+        Following.UNKNOWN.value,
+    ),
+    (observed.c.refused >= issued.c.generation, Following.REFUSED.value),
+    (observed.c.digest != issued.c.digest, Following.BEHIND.value),
+    (or_(observed.c.stale.is_(True), observed.c.expires < _NOW), Following.STALE.value),
+    else_=Following.CURRENT.value,
+)
+_PHASE: Final[ColumnElement[str]] = case(
+    (revocations.c.public_key.is_not(None), Phase.REVOKED.value),
+    (KEY != "", Phase.APPROVED.value),
+    else_=Phase.PENDING.value,
+)
+_SOURCES: Final = (
+    NAMES.outerjoin(approvals, approvals.c.name == NAMES.c.name)
+    .outerjoin(revocations, revocations.c.public_key == KEY)
+    .outerjoin(issued, issued.c.client == NAMES.c.name)
+    .outerjoin(observed, observed.c.client == NAMES.c.name)
+)
+_COUNT: Final = (
+    select(func.count()).select_from(backups).where(backups.c.client == NAMES.c.name).correlate(NAMES).scalar_subquery()
+)
+_COLUMNS: Final = (
+    *NAMES.c,
+    KEY.label("key"),
+    approvals.c.approved_by,
+    _PHASE.label("phase"),
+    FOLLOWING.label("following"),
+    issued.c.generation.label("desired_generation"),
+    issued.c.revision.label("desired_revision"),
+    issued.c.digest.label("desired_digest"),
+    issued.c.expires.label("desired_expires"),
+    observed.c.generation.label("applied_generation"),
+    observed.c.revision.label("applied_revision"),
+    observed.c.digest.label("applied_digest"),
+    observed.c.connected,
+    observed.c.last_seen,
+    observed.c.address,
+    observed.c.reported,
+    observed.c.state,
+    _COUNT.label("backups"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFilter:
+    """Which clients; empty fields select all."""
+
+    text: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    phase: Phase | None = None
+    following: Following | None = None
+    connected: bool | None = None
+    drifted: bool | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """Return the filter in SQL."""
+        found: list[ColumnElement[bool]] = []
+        if self.text:
+            found.append(NAMES.c.name.like(contains(self.text), escape="\\"))
+        for key, value in self.labels.items():
+            if not _LABEL_KEY.fullmatch(key):
+                raise InvalidQuery(f"'{key[:80]}' is not the key of a label")
+            found.append(func.json_extract(NAMES.c.labels, f'$."{key}"') == value)
+        if self.phase is not None:
+            found.append(_PHASE.in_([self.phase.value]))
+        if self.following is not None:
+            found.append(FOLLOWING.in_([self.following.value]))
+        if self.connected is not None:
+            found.append(func.coalesce(observed.c.connected, 0) == int(self.connected))
+        if self.drifted is not None:
+            found.append((func.coalesce(observed.c.drifted, 0) > 0) == self.drifted)
+        return found
+
+
+def read_clients(
+    connection: Connection, wanted: ClientFilter, *, limit: int, after: str, now: datetime
+) -> Page[ClientStatus]:
+    """Return clients by name."""
+    query = select(*_COLUMNS).select_from(_SOURCES).where(*wanted.conditions()).order_by(NAMES.c.name)
+    if after:
+        query = query.where(NAMES.c.name > decode(after, str)[0])
+    rows = connection.execute(query.limit(bounded(limit) + 1), {"now": now}).mappings().all()
+    suspended = read_suspended(connection)
+    items = tuple(_client(row, suspended=suspended, now=now) for row in rows[:limit])
+    return Page(items=items, next=encode([items[-1].name]) if len(rows) > limit else "")
+
+
+def read_client(connection: Connection, name: str, *, now: datetime) -> ClientStatus | None:
+    """Return one client with all its conditions."""
+    query = select(*_COLUMNS).select_from(_SOURCES).where(NAMES.c.name == name)
+    row = connection.execute(query, {"now": now}).mappings().first()
+    if row is None:
+        return None
+    shown = _client(row, suspended=read_suspended(connection), now=now)
+    computed = {condition.type for condition in shown.conditions}
+    kept = [one for one in read_conditions(connection, f"client/{name}") if one.type not in computed]
+    return shown.model_copy(update={"conditions": (*shown.conditions, *kept)})
+
+
+def read_content(connection: Connection, client: str) -> Content | None:
+    """Return what the newest issued desired state asks of a client."""
+    kept = connection.execute(select(issued.c.content).where(issued.c.client == client)).scalar()
+    return None if kept is None else Content.model_validate(kept)
+
+
+def read_state(connection: Connection, client: str) -> StateReport | None:
+    """Return the client's newest report of its state."""
+    kept = connection.execute(select(observed.c.state).where(observed.c.client == client)).scalar()
+    return _state(kept)
+
+
+def count_following(connection: Connection, *, now: datetime) -> dict[str, int]:
+    """Return how many clients stand how to their desired state."""
+    query = select(FOLLOWING.label("following"), func.count().label("number")).select_from(_SOURCES)
+    return {row.following: row.number for row in connection.execute(query.group_by(FOLLOWING), {"now": now})}
+
+
+def count_clients(connection: Connection) -> tuple[int, int, int]:
+    """Return how many clients there are, how many are connected, and how many have drifted."""
+    query = select(
+        func.count(),
+        func.coalesce(func.sum(func.coalesce(observed.c.connected, 0)), 0),
+        func.coalesce(func.sum(case((observed.c.drifted > 0, 1), else_=0)), 0),
+    ).select_from(NAMES.outerjoin(observed, observed.c.client == NAMES.c.name))
+    every, connected, drifted = connection.execute(query).one()
+    return every, connected, drifted
+
+
+def read_troubled(connection: Connection, *, limit: int, away_since: datetime, now: datetime) -> list[ClientStatus]:
+    """Return clients that need a person: refusing, expired, drifted, or away since before ``away_since``."""
+    away = and_(func.coalesce(observed.c.connected, 0) == 0, observed.c.last_seen < away_since)
+    bad = FOLLOWING.in_([Following.REFUSED.value, Following.STALE.value])
+    query = select(*_COLUMNS).select_from(_SOURCES).where(or_(away, bad, observed.c.drifted > 0))
+    urgent = case((FOLLOWING.in_([Following.REFUSED.value]), 0), (away, 1), else_=2)
+    rows = connection.execute(query.order_by(urgent, NAMES.c.name).limit(limit), {"now": now}).mappings()
+    suspended = read_suspended(connection)
+    return [_client(row, suspended=suspended, now=now) for row in rows]
+
+
+def read_pending(connection: Connection) -> tuple[PendingClient, ...]:
+    """Return the keys that wait for approval, the longest waiting first."""
+    holder = select(KEY).select_from(NAMES.outerjoin(approvals, approvals.c.name == NAMES.c.name))
+    holder = holder.where(NAMES.c.name == pending.c.name).correlate(pending).limit(1)
+    query = select(pending, holder.scalar_subquery().label("holder")).order_by(pending.c.first_seen)
+    return tuple(
+        PendingClient(
+            **{name: row[name] for name in PendingClient.model_fields if name in row},
+            fingerprint=fingerprint(row["public_key"]),
+            conflict=bool(row["holder"]) and row["holder"] != row["public_key"],
+        )
+        for row in connection.execute(query).mappings()
+    )
+
+
+def fingerprint(key: str) -> str:
+    """Return what ``schema.envelope.fingerprint`` does, which the pages may not load: it comes with the keys."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(key.encode()).digest()).rstrip(b"=").decode() if key else ""
+
+
+def _state(kept: Any) -> StateReport | None:
+    """Return the kept report; None for one of another version that cannot be read any more."""
+    try:
+        return None if kept is None else StateReport.model_validate(kept)
+    except ValidationError:
+        return None
+
+
+def _client(row: Any, *, suspended: frozenset[str], now: datetime) -> ClientStatus:
+    state = _state(row["state"])
+    drift = state.drift if state else ()
+    is_connected = bool(row["connected"])
+    approved = row["phase"] == Phase.APPROVED.value
+    return ClientStatus(
+        name=row["name"],
+        phase=Phase(row["phase"]),
+        fingerprint=fingerprint(row["key"]),
+        approved_by=("commit" if row["public_key"] else row["approved_by"] or "") if approved else "",
+        labels=row["labels"],
+        in_source=bool(row["in_source"]),
+        origin=row["origin"],
+        suspended=bool(row["suspended"]) or f"client/{row['name']}" in suspended,
+        connected=is_connected,
+        last_seen=row["last_seen"],
+        address=row["address"] or "",
+        following=Following(row["following"]),
+        desired_generation=row["desired_generation"] or 0,
+        desired_revision=row["desired_revision"] or "",
+        desired_digest=row["desired_digest"] or "",
+        expires=row["desired_expires"],
+        applied_generation=row["applied_generation"] or 0,
+        applied_revision=row["applied_revision"] or "",
+        applied_digest=row["applied_digest"] or "",
+        refusal=state.refusal if state else None,
+        drift=drift,
+        **({"versions": state.versions} if state else {}),
+        backups=row["backups"],
+        conditions=(
+            assessment.connected(is_connected=is_connected, last_seen=row["last_seen"], now=now),
+            assessment.drifted(drift, reported=row["reported"], now=now),
+        ),
+    )

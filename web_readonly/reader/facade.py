@@ -1,0 +1,231 @@
+"""The reader, as pages, API and command line use it: each method is one read transaction and returns read models.
+
+Synchronous: callers on an event loop run it in a thread. Time is handed in, because a backup becomes overdue by time
+passing. Raises ``StoreUnavailable`` (answer 503) and ``InvalidQuery`` (answer 400).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from schema import assessment
+from schema.status import Overview, Page, RevisionStatus
+from web_readonly.reader import backups as backup_rows
+from web_readonly.reader import clients as client_rows
+from web_readonly.reader import runs as run_rows
+from web_readonly.reader import source as source_rows
+from web_readonly.reader.backups import BackupFilter
+from web_readonly.reader.clients import ClientFilter
+from web_readonly.reader.database import Database
+from web_readonly.reader.runs import RunFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+    from pathlib import Path
+
+    from schema.desired import Content
+    from schema.errors import Problem
+    from schema.observed import StateReport
+    from schema.status import (
+        ArchiveStatus,
+        Attention,
+        BackupStatus,
+        ClientStatus,
+        EventRecord,
+        LockoutStatus,
+        LogEntry,
+        PendingClient,
+        RepositoryStatus,
+        RunStatus,
+        Sample,
+        SourceStatus,
+        TokenStatus,
+    )
+    from web_readonly.reader.runs import Level
+
+DEFAULT_LIMIT: Final = 50
+MAX_ATTENTION: Final = 50
+AWAY: Final = timedelta(minutes=15)
+"""A client that is gone for less than this may just be restarting."""
+
+
+class Reader:
+    """Everything that can be asked of a store. Can write nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def check(self) -> None:
+        """Return when the store can be read; ``StoreUnavailable`` when not."""
+        with self._database.read():
+            pass
+
+    # --- Overview and source ------------------------------------------------------------------------------------------
+
+    def overview(self, *, now: datetime) -> Overview:
+        """Return the first page."""
+        with self._database.read() as connection:
+            source = source_rows.read_source(connection)
+            clients, connected, drifted = client_rows.count_clients(connection)
+            backups = backup_rows.count_backups(connection, now=now)
+            troubled = client_rows.read_troubled(connection, limit=MAX_ATTENTION, away_since=now - AWAY, now=now)
+            unprotected = backup_rows.read_unprotected(connection, limit=MAX_ATTENTION, now=now)
+            pending = client_rows.read_pending(connection)[:MAX_ATTENTION]
+            return Overview(
+                at=now,
+                source=source,
+                clients=clients,
+                connected=connected,
+                following=client_rows.count_following(connection, now=now),
+                backups=sum(number for state, number in backups.items() if state != "running"),
+                protected=backups["protected"],
+                unprotected=backups["unprotected"],
+                unknown=backups["unknown"],
+                without_objective=backups["without-objective"],
+                running=backups["running"],
+                drifted=drifted,
+                attention=assessment.in_order(_attention(source, unprotected, troubled, pending)),
+            )
+
+    def source(self) -> SourceStatus:
+        """Return how the source stands."""
+        with self._database.read() as connection:
+            return source_rows.read_source(connection)
+
+    def revisions(self, *, limit: int = DEFAULT_LIMIT, before: str = "") -> Page[RevisionStatus]:
+        """Return the revisions the director has judged, newest first."""
+        with self._database.read() as connection:
+            return source_rows.read_revisions(connection, limit=limit, before=before)
+
+    def revision(self, revision: str) -> tuple[RevisionStatus, tuple[Problem, ...]] | None:
+        """Return one revision, by at least seven characters, and its problems."""
+        with self._database.read() as connection:
+            return source_rows.read_revision(connection, revision)
+
+    def events(
+        self, *, client: str = "", reason: str = "", limit: int = DEFAULT_LIMIT, before: str = ""
+    ) -> Page[EventRecord]:
+        """Return the audit trail, newest first."""
+        with self._database.read() as connection:
+            return source_rows.read_events(connection, client=client, reason=reason, limit=limit, before=before)
+
+    def tokens(self) -> tuple[TokenStatus, ...]:
+        """Return the connection tokens, never their texts."""
+        with self._database.read() as connection:
+            return source_rows.read_tokens(connection)
+
+    def lockouts(self, *, now: datetime) -> tuple[LockoutStatus, ...]:
+        """Return the addresses that are locked out."""
+        with self._database.read() as connection:
+            return source_rows.read_lockouts(connection, now=now)
+
+    # --- Clients ------------------------------------------------------------------------------------------------------
+
+    def clients(
+        self, wanted: ClientFilter | None = None, *, limit: int = DEFAULT_LIMIT, after: str = "", now: datetime
+    ) -> Page[ClientStatus]:
+        """Return clients by name."""
+        with self._database.read() as connection:
+            return client_rows.read_clients(connection, wanted or ClientFilter(), limit=limit, after=after, now=now)
+
+    def client(self, name: str, *, now: datetime) -> ClientStatus | None:
+        """Return one client."""
+        with self._database.read() as connection:
+            return client_rows.read_client(connection, name, now=now)
+
+    def content(self, client: str) -> Content | None:
+        """Return what the newest issued desired state asks of a client."""
+        with self._database.read() as connection:
+            return client_rows.read_content(connection, client)
+
+    def state(self, client: str) -> StateReport | None:
+        """Return a client's newest report of its state."""
+        with self._database.read() as connection:
+            return client_rows.read_state(connection, client)
+
+    def pending(self) -> tuple[PendingClient, ...]:
+        """Return the keys that wait for approval."""
+        with self._database.read() as connection:
+            return client_rows.read_pending(connection)
+
+    # --- Backups ------------------------------------------------------------------------------------------------------
+
+    def backups(
+        self, wanted: BackupFilter | None = None, *, limit: int = DEFAULT_LIMIT, after: str = "", now: datetime
+    ) -> Page[BackupStatus]:
+        """Return backups by client and name; ``BackupFilter(backup=…)`` is one backup across its clients."""
+        with self._database.read() as connection:
+            return backup_rows.read_backups(connection, wanted or BackupFilter(), limit=limit, after=after, now=now)
+
+    def backup(self, *, client: str, backup: str, now: datetime) -> BackupStatus | None:
+        """Return one backup on one client."""
+        with self._database.read() as connection:
+            return backup_rows.read_backup(connection, client=client, backup=backup, now=now)
+
+    def samples(self, *, client: str, backup: str, since: datetime, limit: int = 2_000) -> tuple[Sample, ...]:
+        """Return how a backup's repositories grew."""
+        with self._database.read() as connection:
+            return run_rows.read_samples(connection, client=client, backup=backup, since=since, limit=limit)
+
+    def repositories(
+        self, *, name: str = "", url: str = "", limit: int = DEFAULT_LIMIT, after: str = ""
+    ) -> Page[RepositoryStatus]:
+        """Return Borg repositories, one for each url."""
+        with self._database.read() as connection:
+            return backup_rows.read_repositories(connection, name=name, url=url, limit=limit, after=after)
+
+    def archives(
+        self, *, client: str = "", backup: str = "", repository: str = "", limit: int = DEFAULT_LIMIT, before: str = ""
+    ) -> Page[ArchiveStatus]:
+        """Return archives that were seen, newest first."""
+        with self._database.read() as connection:
+            return backup_rows.read_archives(
+                connection, client=client, backup=backup, repository=repository, limit=limit, before=before
+            )
+
+    def archive(self, *, client: str, backup: str, repository: str, archive: str) -> ArchiveStatus | None:
+        """Return one archive by id or name."""
+        with self._database.read() as connection:
+            return backup_rows.read_archive(
+                connection, client=client, backup=backup, repository=repository, archive=archive
+            )
+
+    # --- Runs ---------------------------------------------------------------------------------------------------------
+
+    def runs(self, wanted: RunFilter | None = None, *, limit: int = DEFAULT_LIMIT, before: str = "") -> Page[RunStatus]:
+        """Return runs, the last started first."""
+        with self._database.read() as connection:
+            return run_rows.read_runs(connection, wanted or RunFilter(), limit=limit, before=before)
+
+    def run(self, run: str) -> RunStatus | None:
+        """Return one run."""
+        with self._database.read() as connection:
+            return run_rows.read_run(connection, run)
+
+    def run_log(
+        self, run: str, *, after: int = -1, limit: int = 500, level: Level = "debug", text: str = ""
+    ) -> Page[LogEntry]:
+        """Return log lines of a run in order; ``next`` is the number to give as ``after``."""
+        with self._database.read() as connection:
+            return run_rows.read_log(connection, run, after=after, limit=limit, level=level, text=text)
+
+
+def _attention(
+    source: SourceStatus,
+    unprotected: tuple[BackupStatus, ...],
+    troubled: list[ClientStatus],
+    pending: tuple[PendingClient, ...],
+) -> Iterator[Attention]:
+    yield from assessment.source_attention(source)
+    for backup in unprotected:
+        if (found := assessment.backup_attention(backup, backup.conditions[0])) is not None:
+            yield found
+    for client in troubled:
+        yield from assessment.client_attention(client)
+    yield from map(assessment.pending_attention, pending)

@@ -1,0 +1,96 @@
+"""The source, its revisions, events, tokens and lockouts. Functions of a read connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from schema.errors import Problem
+from schema.status import (
+    Condition,
+    EventRecord,
+    LockoutStatus,
+    Page,
+    RevisionStatus,
+    SourceStatus,
+    TokenStatus,
+)
+from schema.tables import conditions, events, lockouts, meta, revisions, tokens
+from web_readonly.reader.paging import bounded, decode, encode
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+
+def read_source(connection: Connection) -> SourceStatus:
+    """Return the source's status; an empty one before the director's first pass."""
+    kept = connection.execute(select(meta.c.value).where(meta.c.key == "source")).scalar() or {}
+    return SourceStatus.model_validate(kept | {"conditions": read_conditions(connection, "source")})
+
+
+def read_conditions(connection: Connection, subject: str) -> list[Condition]:
+    """Return the kept conditions of an object."""
+    found = connection.execute(select(conditions).where(conditions.c.object == subject).order_by(conditions.c.type))
+    return [Condition.model_validate(dict(row), by_name=True) for row in found.mappings()]
+
+
+def read_suspended(connection: Connection) -> frozenset[str]:
+    """Return what is suspended by command."""
+    return frozenset(connection.execute(select(meta.c.value).where(meta.c.key == "suspended")).scalar() or ())
+
+
+def read_revisions(connection: Connection, *, limit: int, before: str) -> Page[RevisionStatus]:
+    """Return revisions, newest first."""
+    query = select(revisions).order_by(revisions.c.id.desc()).limit(bounded(limit) + 1)
+    if before:
+        query = query.where(revisions.c.id < decode(before, int)[0])
+    rows = connection.execute(query).mappings().all()
+    items = tuple(RevisionStatus.model_validate(_known(RevisionStatus, row), by_name=True) for row in rows[:limit])
+    return Page(items=items, next=encode([rows[limit - 1]["id"]]) if len(rows) > limit else "")
+
+
+def read_revision(connection: Connection, revision: str) -> tuple[RevisionStatus, tuple[Problem, ...]] | None:
+    """Return one revision (whole, or at least seven characters) and its problems."""
+    if len(revision) < 7:
+        return None
+    named = revisions.c.revision.between(revision, revision + "\x7f")
+    row = connection.execute(select(revisions).where(named).limit(1)).mappings().first()
+    if row is None:
+        return None
+    problems = tuple(Problem.model_validate(one) for one in row["problems"])
+    return RevisionStatus.model_validate(_known(RevisionStatus, row), by_name=True), problems
+
+
+def read_events(connection: Connection, *, client: str, reason: str, limit: int, before: str) -> Page[EventRecord]:
+    """Return the audit trail, newest first."""
+    query = select(events).order_by(events.c.id.desc()).limit(bounded(limit) + 1)
+    if client:
+        query = query.where(events.c.client == client)
+    if reason:
+        query = query.where(events.c.reason == reason)
+    if before:
+        query = query.where(events.c.id < decode(before, int)[0])
+    rows = connection.execute(query).mappings().all()
+    items = tuple(EventRecord.model_validate(dict(row), by_name=True) for row in rows[:limit])
+    return Page(items=items, next=encode([items[-1].id]) if len(rows) > limit else "")
+
+
+def read_tokens(connection: Connection) -> tuple[TokenStatus, ...]:
+    """Return the tokens without their hashes, newest first."""
+    columns = [tokens.c[name] for name in TokenStatus.model_fields]
+    found = connection.execute(select(*columns).order_by(tokens.c.created.desc(), tokens.c.id)).mappings()
+    return tuple(TokenStatus.model_validate(dict(row), by_name=True) for row in found)
+
+
+def read_lockouts(connection: Connection, *, now: datetime) -> tuple[LockoutStatus, ...]:
+    """Return the addresses that are locked out now."""
+    columns = [lockouts.c[name] for name in LockoutStatus.model_fields]
+    locked = select(*columns).where(lockouts.c.locked_until > now).order_by(lockouts.c.address)
+    return tuple(LockoutStatus.model_validate(dict(row), by_name=True) for row in connection.execute(locked).mappings())
+
+
+def _known(model: type[RevisionStatus], row: Any) -> dict[str, Any]:
+    return {name: row[name] for name in model.model_fields}
