@@ -1,0 +1,338 @@
+"""The loop with real Git, a real store and a real gateway (that does not listen); only time is virtual."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler import borgmatic_schema
+from reconciler.gateway import Gateway, GatewaySettings
+from reconciler.listen import Address
+from reconciler.loop import LoopSettings, Reconciler, Result
+from reconciler.metrics import Metrics
+from reconciler.source import Source, SourceSettings
+from reconciler.store import Store
+from schema.desired import MAX_DESIRED_BYTES, PAYLOAD_TYPE, DesiredState
+from schema.envelope import ClientIdentity, DirectorIdentity, open_envelope
+from schema.errors import TerminalError
+from tests.git_repository import GitRepository
+
+START = datetime(2026, 11, 23, 12, tzinfo=UTC)
+KEYS = {name: ClientIdentity.generate().public.text for name in ("web-1", "web-2", "web-3", "web-4")}
+SCHEMA = borgmatic_schema.load()
+
+REPOSITORY = """
+apiVersion: borgmatic.director/v1
+kind: Repository
+metadata: {name: nas}
+spec: {url: "/srv/${client}", encryption: {mode: none}}
+"""
+
+
+def client(name: str, *, key: bool = True) -> str:
+    spec = f"{{publicKey: {KEYS[name]}}}" if key else "{}"
+    return f"apiVersion: borgmatic.director/v1\nkind: Client\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+
+
+def backup(name: str, *clients: str, source: str = "/etc") -> str:
+    return f"""
+apiVersion: borgmatic.director/v1
+kind: Backup
+metadata: {{name: {name}}}
+spec:
+  clients: [{", ".join(clients)}]
+  repositories: [nas]
+  borgmatic: {{source_directories: [{source}], keep_daily: 7}}
+"""
+
+
+class Time:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.at = START
+
+    def now(self) -> datetime:
+        return self.at
+
+    def monotonic(self) -> float:
+        return (self.at - START).total_seconds()
+
+    async def sleep(self, seconds: float) -> None:
+        self.at += timedelta(seconds=seconds)
+
+
+class World:
+    """A Git repository and a director's parts around it."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        self.folder = folder
+        self.git = GitRepository(folder / "git")
+        self.store = store
+        self.time = Time()
+        self.identity = DirectorIdentity.generate()
+        self.settings = LoopSettings()
+
+    async def start(self, **settings: Any) -> Reconciler:
+        """Return a reconciler as a starting director makes it from what the store remembers."""
+        self.gateway = Gateway(
+            identity=self.identity,
+            store=self.store,
+            clock=self.time,
+            settings=GatewaySettings(listen=(Address(path=str(self.folder / "socket")),)),
+            metrics=Metrics(),
+        )
+        return Reconciler(
+            source=Source(SourceSettings(url=str(self.git.directory)), state_directory=self.folder / "state"),
+            records=self.store,
+            gateway=self.gateway,
+            identity=self.identity,
+            borgmatic_schema=SCHEMA,
+            clock=self.time,
+            settings=replace(self.settings, **settings),
+            remembered=await self.store.source(),
+            issued=await self.store.issued_all(),
+            acknowledged=await self.store.acknowledged(),
+            stored=await self.store.published(),
+        )
+
+    async def desired(self, name: str) -> DesiredState:
+        """Return what was issued to a client, verified as the client would."""
+        issued = (await self.store.issued([name]))[name]
+        payload = open_envelope(
+            issued.envelope, payload_type=PAYLOAD_TYPE, key=self.identity.public, limit=MAX_DESIRED_BYTES
+        )
+        return DesiredState.model_validate_json(payload)
+
+    def commit_four(self) -> str:
+        return self.git.commit(
+            nas=REPOSITORY,
+            clients="---\n".join(client(name) for name in KEYS),
+            files=backup("files", *KEYS),
+            web=backup("web", "web-1", source="/var/www"),
+        )
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> Any:
+    async with await Store.open(tmp_path / "store.sqlite") as store:
+        yield World(tmp_path, store)
+
+
+async def condition(world: World, kind: str) -> tuple[str, str]:
+    found = next(one for one in await world.store.conditions("source") if one.type == kind)
+    return found.status, found.reason
+
+
+async def test_a_commit_becomes_a_signed_desired_state_for_each_client(world: World) -> None:
+    revision = world.commit_four()
+    result = await (await world.start()).reconcile()
+    assert (result.outcome, result.revision, sorted(result.changed)) == ("published", revision, sorted(KEYS))
+    state = await world.desired("web-1")
+    assert (state.audience, state.revision) == (KEYS["web-1"], revision)
+    assert state.content.digest() == state.digest
+    assert [job.backup for job in state.content.jobs] == ["files", "web"]
+    assert await condition(world, "Ready") == ("True", "Published")
+
+
+async def test_a_broken_commit_changes_nothing_and_says_where(world: World) -> None:
+    good = world.commit_four()
+    loop = await world.start()
+    await loop.reconcile()
+    before = await world.store.issued_all()
+    bad = world.git.commit(web=backup("web", "web-9") + "  schedule: nightly\n")
+    result = await loop.reconcile()
+    assert result.outcome == "stalled"
+    assert {(one.path, one.line > 0) for one in result.problems} == {("web.yaml", True)}
+    assert await world.store.issued_all() == before
+    status = await world.store.source()
+    assert (status.revision, status.head) == (good, bad)
+    assert await condition(world, "Stalled") == ("True", "InvalidSource")
+
+
+async def test_the_commit_that_mends_it_is_published(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    await loop.reconcile()
+    world.git.commit(web="kind: [")
+    assert (await loop.reconcile()).outcome == "stalled"
+    mended = world.git.commit(web=backup("web", "web-1", source="/srv/www"))
+    assert (await loop.reconcile()).changed == ("web-1",)
+    assert (await world.store.source()).revision == mended
+    assert await condition(world, "Stalled") == ("False", "Progressing")
+
+
+async def test_a_change_of_one_client_issues_to_that_client_alone(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    await loop.reconcile()
+    before = await world.desired("web-2")
+    world.git.commit(web=backup("web", "web-1", source="/srv/www"))
+    assert (await loop.reconcile()).changed == ("web-1",)
+    assert await world.desired("web-2") == before
+
+
+async def test_generations_rise_even_when_the_clock_goes_back(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    await loop.reconcile()
+    first = (await world.desired("web-1")).generation
+    world.time.at -= timedelta(days=400)
+    world.git.commit(web=backup("web", "web-1", source="/srv/www"))
+    await loop.reconcile()
+    assert (await world.desired("web-1")).generation == first + 1
+
+
+async def test_rewritten_history_is_held_until_a_person_acknowledges_it(world: World) -> None:
+    world.git.commit(nas=REPOSITORY)
+    published = world.commit_four()
+    loop = await world.start()
+    await loop.reconcile()
+    world.git.git("reset", "--quiet", "--hard", "HEAD~1")
+    rewritten = world.git.commit(clients=client("web-1"), files=backup("files", "web-1"))
+    result = await loop.reconcile()
+    assert (result.outcome, result.reason) == ("held", "HistoryRewritten")
+    assert (await world.store.source()).revision == published
+    assert (await world.store.source()).hold is not None
+    with pytest.raises(TerminalError, match="no held revision"):
+        await loop.acknowledge("0000000", actor="operator:test")
+    done = await acknowledged(loop, rewritten[:12])
+    assert (done.outcome, done.revision) == ("published", rewritten)
+
+
+async def acknowledged(loop: Reconciler, revision: str) -> Result:
+    import asyncio
+
+    running = asyncio.create_task(loop.run())
+    try:
+        return await loop.acknowledge(revision, actor="operator:test")
+    finally:
+        loop.stop()
+        await running
+
+
+async def test_a_mass_change_is_held_and_a_trailer_lets_it_through(world: World) -> None:
+    published = world.commit_four()
+    loop = await world.start()
+    await loop.reconcile()
+    world.git.commit(files=backup("files", "web-1"))
+    result = await loop.reconcile()
+    assert (result.outcome, result.reason) == ("held", "MassChangeHeld")
+    assert "3 of 5" in result.message
+    assert (await world.store.source()).revision == published
+    meant = world.git.commit("It is meant\n\nDirector-Acknowledge: mass-change")
+    assert (await loop.reconcile()).outcome == "published"
+    assert (await world.store.source()).revision == meant
+
+
+async def test_an_emptied_source_is_held(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    await loop.reconcile()
+    for name in ("nas", "clients", "files", "web"):
+        (world.git.directory / f"{name}.yaml").unlink()
+    world.git.commit()
+    assert (await loop.reconcile()).reason == "MassChangeHeld"
+
+
+async def test_dangers_are_held_where_the_settings_say_so(world: World) -> None:
+    world.commit_four()
+    loop = await world.start(hold_dangers=True)
+    await loop.reconcile()
+    world.git.commit(web=backup("web", "web-1", source="/var/www").replace("keep_daily: 7", "keep_daily: 3"))
+    result = await loop.reconcile()
+    assert (result.outcome, result.reason) == ("held", "DangerHeld")
+    assert "retention-shortened" in result.message
+    world.git.commit("Keep less\n\nDirector-Acknowledge: retention-shortened")
+    assert (await loop.reconcile()).outcome == "published"
+
+
+async def test_a_client_without_an_approved_key_is_issued_nothing_until_it_is_approved(world: World) -> None:
+    world.git.commit(nas=REPOSITORY, clients=client("web-1", key=False), files=backup("files", "web-1"))
+    loop = await world.start()
+    assert (await loop.reconcile()).changed == ()
+    await world.store.approve(public_key=KEYS["web-1"], name="web-1", by="operator:test", at=START)
+    world.gateway.registry_changed(approvals=await world.store.approvals(), revoked=())
+    assert (await loop.reconcile()).changed == ("web-1",)
+    assert (await world.desired("web-1")).audience == KEYS["web-1"]
+
+
+async def test_a_desired_state_is_renewed_when_half_of_its_validity_is_gone(world: World) -> None:
+    world.commit_four()
+    loop = await world.start(validity=100.0)
+    await loop.reconcile()
+    first = await world.desired("web-1")
+    world.time.at += timedelta(seconds=49)
+    assert (await loop.reconcile()).changed == ()
+    world.time.at += timedelta(seconds=2)
+    assert sorted((await loop.reconcile()).changed) == sorted(KEYS)
+    renewed = await world.desired("web-1")
+    assert (renewed.digest, renewed.revision) == (first.digest, first.revision)
+    assert renewed.expires > first.expires
+    assert renewed.generation > first.generation
+
+
+async def test_a_restarted_director_issues_nothing_anew_and_still_weighs(world: World) -> None:
+    world.commit_four()
+    await (await world.start()).reconcile()
+    before = await world.store.issued_all()
+    loop = await world.start()
+    assert (await loop.reconcile()).outcome == "unchanged"
+    assert await world.store.issued_all() == before
+    world.git.commit(files=backup("files", "web-1"))
+    assert (await (await world.start()).reconcile()).reason == "MassChangeHeld"
+
+
+async def test_what_was_removed_while_the_director_was_down_is_forgotten(world: World) -> None:
+    world.commit_four()
+    await (await world.start()).reconcile()
+    (world.git.directory / "web.yaml").unlink()
+    world.git.commit()
+    await (await world.start()).reconcile()
+    assert await world.store.published() == (frozenset(KEYS), frozenset((name, "files") for name in KEYS))
+
+
+async def test_a_suspended_source_publishes_nothing_until_it_is_resumed(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    loop.suspend(suspended=True)
+    assert (await loop.reconcile()).outcome == "suspended"
+    assert await world.store.issued_all() == {}
+    loop.suspend(suspended=False)
+    assert (await loop.reconcile()).outcome == "published"
+
+
+async def test_a_client_that_is_ahead_is_issued_a_still_newer_generation(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    await loop.reconcile()
+    ahead = (await world.desired("web-1")).generation + 5_000
+    loop.ahead("web-1", ahead)
+    assert (await loop.reconcile()).changed == ("web-1",)
+    assert (await world.desired("web-1")).generation > ahead
+    loop.ahead("web-1", 2**53 - 1)
+    assert (await loop.reconcile()).changed == ()
+
+
+async def test_a_source_that_cannot_be_read_keeps_what_is_published(world: World) -> None:
+    revision = world.commit_four()
+    loop = await world.start()
+    await loop.reconcile()
+    world.git.directory.rename(world.folder / "elsewhere")
+    result = await loop.reconcile()
+    assert result.outcome in {"failed", "stalled"}
+    assert (await world.store.source()).revision == revision
+    (world.folder / "elsewhere").rename(world.git.directory)
+    assert (await loop.reconcile()).ok
+
+
+async def test_no_secret_is_kept_in_the_revision_s_record(world: World) -> None:
+    world.commit_four()
+    await (await world.start()).reconcile()
+    status = await world.store.source()
+    assert "bd1-" not in json.dumps(status.model_dump(mode="json"))
