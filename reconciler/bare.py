@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import pygit2
-from pygit2.enums import RepositoryOpenFlag
-
-from reconciler.git_objects import NO_REVISION, Commit, GitObjects
+from reconciler.git_objects import Commit, GitObjects, NotARepository, is_revision, make_bare
 from reconciler.source import SourceSettings
 from reconciler.source_files import Files
 from schema.errors import DirectorError, Problem, Severity, TerminalError, TransientError
@@ -84,12 +81,12 @@ def init_bare(directory: Path, *, director_command: Sequence[str], branch: str =
                     f"cannot make a bare repository of '{directory}': it is not empty",
                     hint="name a new folder, or one that `director init --bare` made",
                 )
-            pygit2.init_repository(str(directory), bare=True, initial_head=watched.branch)
-        _configure(directory, watched)
+            make_bare(directory, branch=watched.branch)
+        _configure(GitObjects(directory), watched)
         director = shlex.join(director_command)
         for name, text in (("pre-receive", _PRE_RECEIVE), ("post-receive", _POST_RECEIVE)):
             _write_hook(directory / "hooks" / name, text.format(mark=_MARK, director=director))
-    except (OSError, pygit2.GitError) as error:
+    except OSError as error:
         raise TransientError(f"cannot write the bare repository '{directory}': {error}") from error
     return is_new
 
@@ -108,8 +105,7 @@ def pre_receive(
     that of the new one and the commits between, newest first, and returns what to show.
     """
     repository = Path(environment.get("GIT_DIR", ".")).resolve()
-    quarantine = environment.get("GIT_QUARANTINE_PATH")
-    gate = _Gate(GitObjects(repository, quarantine=Path(quarantine) if quarantine else None))
+    gate = _Gate(GitObjects(repository, environment=environment))
     told: list[str] = []
     for line in lines:
         old, new, reference = line.split(maxsplit=2)
@@ -138,7 +134,7 @@ class _Gate:
         Raises:
             DirectorError: it is refused, and why.
         """
-        if new == NO_REVISION:
+        if not is_revision(new):
             raise TerminalError(f"branch '{self.branch}' is what the director follows: it cannot be deleted")
         told = self._history(old, new)
         files = self.objects.files(new, self.path)
@@ -152,9 +148,9 @@ class _Gate:
         return told + self._plan(old, new, after=after, build=build, plan=plan)
 
     def _history(self, old: str, new: str) -> str:
-        if old == NO_REVISION or self.objects.is_descendant(new, of=old):
+        if not is_revision(old) or self.objects.is_descendant(new, of=old):
             return ""
-        if (self.objects.setting("receive.denyNonFastForwards") or "true").lower() not in {"false", "no", "off", "0"}:
+        if self.objects.setting("receive.denyNonFastForwards", kind="bool") != "false":
             raise TerminalError(
                 f"this push would rewrite the history of '{self.branch}'",
                 hint="pull first; or, on the server: `git config receive.denyNonFastForwards false`",
@@ -172,13 +168,13 @@ class _Gate:
     ) -> str:
         """Return the plan against the old revision; a plan that cannot be made is no reason to refuse a push."""
         try:
-            before_files = self.objects.files(old, self.path) if old != NO_REVISION else Files()
+            before_files = self.objects.files(old, self.path) if is_revision(old) else Files()
         except TerminalError:  # the folder is new with this push
             before_files = Files()
         before = build(before_files)
         if any(problem.severity is Severity.ERROR for problem in (*before_files.problems, *before.problems)):
             return "accepted; there is no plan, because the revision before was not valid\n"
-        commits = self.objects.log(None if old == NO_REVISION else old, new)
+        commits = self.objects.log(None if not is_revision(old) else old, new)
         text = plan(before, after, commits)
         return text if text.endswith("\n") or not text else f"{text}\n"
 
@@ -192,20 +188,18 @@ def _listed(problems: Sequence[Problem]) -> str:
 
 def _is_ours(directory: Path) -> bool:
     try:
-        repository = pygit2.Repository(str(directory), RepositoryOpenFlag.NO_SEARCH | RepositoryOpenFlag.NO_DOTGIT)
-    except pygit2.GitError:
+        return (directory / "HEAD").is_file() and GitObjects(directory).setting("director.branch") is not None
+    except NotARepository:
         return False
-    return repository.is_bare and "director.branch" in repository.config
 
 
-def _configure(directory: Path, watched: SourceSettings) -> None:
+def _configure(objects: GitObjects, watched: SourceSettings) -> None:
     """Say what is watched, and protect history where nobody has decided otherwise."""
-    config = pygit2.Repository(str(directory), RepositoryOpenFlag.NO_SEARCH).config
-    config["director.branch"] = watched.branch
-    config["director.path"] = watched.path
+    objects.set("director.branch", watched.branch)
+    objects.set("director.path", watched.path)
     for name in ("receive.denyNonFastForwards", "receive.denyDeletes"):
-        if name not in config:
-            config[name] = "true"
+        if objects.setting(name) is None:
+            objects.set(name, "true")
 
 
 def _write_hook(file: Path, text: str) -> None:

@@ -1,23 +1,28 @@
-"""The object store of one Git repository, read through libgit2: no work tree, no program, nothing of it is executed.
+"""The object store of one Git repository, read where it is by git's plumbing: no work tree, no network, nothing run.
 
-``source`` and ``bare`` call this. Every call opens the repository anew (50 µs), so a repack, a push or a fetch between
-two calls is seen, and a value may be used from any thread. Reading in place is safe in a repository that somebody else
-owns: what Git's "dubious ownership" protects from are programs named in that repository's configuration, and libgit2
-runs none.
+``source`` and ``bare`` call this, from any thread; a call costs a few milliseconds for each git that it starts. Only
+commands that run nothing of the repository's own (no hook, no filter, no pager, no lazy fetch) are used. So reading is
+safe in a repository that somebody else owns, and each git is told where the repository is instead of discovering it:
+then it neither finds another one around it nor refuses one for its owner.
+
+Why not libgit2: up to 1.9 at least it loops for ever, holding the interpreter's lock, on a loose object that is cut
+off; which is what a power failure leaves behind.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import os
 import re
-from dataclasses import dataclass, field
+import subprocess
+import tempfile
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
-
-import pygit2
-from pygit2.enums import ConfigLevel, FileMode, ObjectType, RepositoryOpenFlag, SortMode
+from typing import TYPE_CHECKING, TypedDict
 
 from reconciler.core.catalogue import SourceFile
 from reconciler.source_files import (
@@ -32,14 +37,42 @@ from reconciler.source_files import (
     skipped,
     too_large,
 )
-from schema.errors import Problem, TerminalError
+from schema.errors import DirectorError, Problem, TerminalError, TransientError, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-_REVISION = re.compile(r"[0-9a-f]{40}")
-NO_REVISION = "0" * 40
-"""How Git writes "there is no commit", in hooks."""
+_REVISION = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_SECONDS = 120
+"""How long one git may read. Reached only on a file system that hangs."""
+
+_PASSED_ON = ("PATH", "TMPDIR", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH")
+
+_ENVIRONMENT = {
+    "LC_ALL": "C.UTF-8",
+    "HOME": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_ATTR_NOSYSTEM": "1",
+    # Replacement references would show other contents than those whose id was asked for.
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    # A partial clone would fetch what it lacks, by whatever its configuration says.
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+}
+
+_LOG_FORMAT = "%x00%H%x00%P%x00%an <%ae>%x00%ct%x00%B%x00%(trailers:only,unfold)%x00"
+"""Seven fields for each commit, of which the first is the line that rev-list always prints."""
+
+_NO_REPOSITORY = re.compile(r"not a git repository|invalid gitfile format|error opening '.*'")
+_OTHER_FORMAT = re.compile(r"repository extension|Expected git repo version|unknown repository")
+
+
+def is_revision(text: str) -> bool:
+    """Whether ``text`` is a whole object id; the one of zeros, by which hooks say "none", is not."""
+    return bool(_REVISION.fullmatch(text)) and bool(text.strip("0"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +100,6 @@ class NotARepository(TerminalError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Listing:
-    """What one folder holds itself. It depends on nothing but tree and path, so it is kept for the next revision."""
-
-    files: tuple[SourceFile, ...]
-    problems: tuple[Problem, ...]
-    folders: tuple[tuple[str, pygit2.Oid], ...]
-    entries: int
-    size: int
-
-
-@dataclass(slots=True)
-class _Cache:
-    """The last revision read: listings by tree and path, files by path. A one-file commit reads one file."""
-
-    listings: dict[tuple[pygit2.Oid, str], _Listing] = field(default_factory=dict)
-    files: dict[str, SourceFile] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Place:
     """Where a folder stands in Git: its repository, the path from there, and the branch that is checked out."""
 
@@ -96,54 +110,55 @@ class Place:
 
 def discover(folder: Path) -> Place | None:
     """Return the place of ``folder`` in the repository around it, or None when there is none."""
-    _trust_reading()
     folder = folder.resolve()
-    found = pygit2.discover_repository(str(folder))
-    if found is None:
-        return None
-    work_tree = pygit2.Repository(found).workdir
-    root = Path(work_tree or found).resolve()
-    path = folder.relative_to(root).as_posix() if work_tree and folder != root else ""
-    return Place(root, path, GitObjects(root).checked_out())
+    for root in (folder, *folder.parents):
+        if (root / ".git").exists() or ((root / "HEAD").is_file() and (root / "objects").is_dir()):
+            path = folder.relative_to(root).as_posix() if (root / ".git").exists() and folder != root else ""
+            with contextlib.suppress(NotARepository):
+                return Place(root, path, GitObjects(root).checked_out())
+    return None
 
 
-def _trust_reading() -> None:
-    """Let libgit2 read what another user owns, and no configuration outside the repository (see the module)."""
-    pygit2.settings.owner_validation = False
-    for level in (ConfigLevel.SYSTEM, ConfigLevel.XDG, ConfigLevel.GLOBAL):
-        pygit2.settings.search_path[level] = ""
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One line of ``git ls-tree``: a file, folder, link or submodule, by its path from the root of the repository."""
+
+    mode: str
+    blob: str
+    path: str
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
 
 
 class GitObjects:
-    """Reads commits and resource files. ``directory`` is a bare repository, a ``.git``, or a work tree.
+    """Reads commits and resource files. ``directory`` is a bare repository, a ``.git``, or the root of a work tree.
 
-    ``quarantine`` is the extra object folder that Git fills during a push, before the hook decides.
+    ``environment`` may hold what Git gives to hooks, so that objects in quarantine are seen.
     """
 
-    def __init__(self, directory: Path, *, quarantine: Path | None = None, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, environment: Mapping[str, str] = os.environ, bounds: Bounds | None = None
+    ) -> None:
         self.directory = directory
-        self._quarantine = quarantine
+        self._environment = {name: environment[name] for name in _PASSED_ON if name in environment} | _ENVIRONMENT
         self._bounds = bounds or Bounds()
-        self._cache = _Cache()
+        self._known: dict[str, SourceFile] = {}
+        """The files of the last revision that was read, by path: a one-file commit reads one file."""
 
     def head(self, reference: str) -> str | None:
         """Return the revision of ``refs/…``, or None when there is no such reference."""
-        try:
-            target = self._open().references[reference].resolve().target
-        except (KeyError, ValueError):
-            return None
-        except pygit2.GitError as error:
-            raise self._damaged(error) from error
-        return str(target)
+        return self._ask("rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}") or None
 
     def branches(self) -> list[str]:
         """Return the names of all local branches, sorted."""
-        return sorted(self._open().branches.local)
+        listed = self._ask("for-each-ref", "--format=%(refname)", "refs/heads/").splitlines()
+        return [line.removeprefix("refs/heads/") for line in listed]
 
     def checked_out(self) -> str | None:
         """Return the branch that HEAD names, or None when HEAD is detached. It may have no commit yet."""
-        target = self._open().references["HEAD"].target
-        return target.removeprefix("refs/heads/") if isinstance(target, str) else None
+        return self._ask("symbolic-ref", "--quiet", "HEAD").removeprefix("refs/heads/") or None
 
     def resolve(self, text: str) -> str:
         """Return the revision that a person means by ``text``: a branch, a tag, ``HEAD~3``, a shortened id.
@@ -151,14 +166,15 @@ class GitObjects:
         Raises:
             TerminalError: there is no such commit, or more than one.
         """
-        try:
-            return str(self._open().revparse_single(text).peel(pygit2.Commit).id)
-        except KeyError as error:
+        can_be_one = text.isprintable() and not text.startswith("-")
+        found = self._ask("rev-parse", "--verify", "--quiet", f"{text}^{{commit}}") if can_be_one else ""
+        if not is_revision(found):
             near = difflib.get_close_matches(text, self.branches(), n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "give a branch, a tag, HEAD~1 or a commit id"
-            raise TerminalError(f"there is no revision '{text}' in {self.directory}", hint=hint) from error
-        except (ValueError, pygit2.GitError) as error:
-            raise TerminalError(f"'{text}' does not name one commit: {error}") from error
+            raise TerminalError(
+                f"there is no revision '{text}' in {self.directory}",
+                hint=f"did you mean '{near[0]}'?" if near else "give a branch, a tag, HEAD~1 or a commit id",
+            )
+        return found
 
     def commit(self, revision: str) -> Commit:
         """Return one commit.
@@ -166,230 +182,298 @@ class GitObjects:
         Raises:
             TerminalError: it is not in this repository.
         """
-        return _commit(self._commit(self._open(), revision))
+        return self.log(None, revision, limit=1)[0]
 
     def log(self, old: str | None, new: str, *, limit: int = 100) -> list[Commit]:
         """Return the commits that ``new`` has and ``old`` has not, newest first, at most ``limit``.
 
         Without ``old``, or when ``old`` is gone, these are simply the newest commits of ``new``.
         """
-        repository = self._open()
-        try:
-            walk = repository.walk(self._commit(repository, new).id, SortMode.TOPOLOGICAL | SortMode.TIME)
-            if old is not None and self._find(repository, old) is not None:
-                walk.hide(pygit2.Oid(hex=old))
-            return [_commit(commit) for _, commit in zip(range(limit), walk, strict=False)]
-        except (pygit2.GitError, KeyError) as error:
-            raise self._damaged(error) from error
+        self._require(new)
+        until = [f"^{old}"] if old is not None and self._has(old) else []
+        order = ["--topo-order", f"--max-count={limit}", f"--format={_LOG_FORMAT}"]
+        output = self._read("rev-list", *order, new, *until, "--").decode("utf-8", "replace").split("\0")
+        return [_commit(output[start + 1 : start + 7]) for start in range(0, len(output) - 7, 7)]
 
     def is_descendant(self, revision: str, *, of: str) -> bool:
         """Whether ``revision`` is ``of`` or was built upon it, by any parent. An unknown ``of`` was rewritten away."""
-        repository = self._open()
-        commit = self._commit(repository, revision)
-        if revision == of:
-            return True
-        if self._find(repository, of) is None:
+        self._require(revision)
+        if not self._has(of):
             return False
-        try:
-            return bool(repository.descendant_of(commit.id, pygit2.Oid(hex=of)))
-        except (pygit2.GitError, KeyError) as error:
-            raise self._damaged(error) from error
+        done = self._run(("merge-base", "--is-ancestor", of, revision), b"")
+        if done.returncode not in {0, 1} or _complains(done.stderr):
+            raise self._explained(done.returncode, done.stderr)
+        return done.returncode == 0
 
     def files(self, revision: str, path: str = "") -> Files:
         """Return the resource files under ``path`` (a folder of the repository; "" is all of it) at ``revision``.
 
-        Folders that did not change since the last call are not read again.
+        Files that did not change since the last call are not read again.
 
         Raises:
             TerminalError: there is no such revision, or no such folder in it.
             Damaged: the repository lost objects of it.
         """
-        repository = self._open()
-        commit = self._commit(repository, revision)
+        self._require(revision)
+        if path:
+            self._require_folder(revision, path)
+        problems: list[Problem] = []
+        tally = Tally(self._bounds)
         try:
-            tree = self._folder(commit, path)
-            reading = _Reading(repository, Tally(self._bounds), self._cache)
-            listings = list(reading.walk(f"{path}/" if path else "", tree.id))
+            wanted = list(self._wanted(self._entries(revision, path, tally), problems))
+            known = {entry.path: self._known[entry.path] for entry in wanted if self._is_known(entry)}
+            tally.add(files=len(known), size=sum(len(file.data) for file in known.values()))
+            unknown = [entry for entry in wanted if entry.path not in known]
+            read = self._contents(self._fitting(unknown, tally, problems))
         except Exceeded as reason:
             return exceeded(reason)
-        except (pygit2.GitError, KeyError) as error:
-            raise self._damaged(error) from error
-        files = tuple(sorted((file for listing in listings for file in listing.files), key=lambda file: file.path))
-        self._cache = _Cache(reading.listings, {file.path: file for file in files})
-        return Files(files, tuple(problem for listing in listings for problem in listing.problems))
+        self._known = known | {file.path: file for file in read}
+        files = sorted(self._known.values(), key=lambda file: file.path)
+        return Files(tuple(files), tuple(problems))
+
+    def set(self, name: str, value: str) -> None:
+        """Write a value into the repository's own configuration."""
+        self._read("config", "--local", name, value)
+
+    def setting(self, name: str, *, kind: str = "path") -> str | None:
+        """Return a value of the repository's own configuration. ``kind`` is one of git's types, such as ``bool``."""
+        return self._ask("config", "--local", f"--type={kind}", "--get", name) or None
 
     def references_folder(self) -> Path:
         """Return the folder of the branches, for watching. Linked work trees share that of their repository."""
-        git_directory = Path(self._open().path)
-        shared = git_directory / "commondir"
-        if shared.is_file():
-            git_directory /= shared.read_text().strip()
-        return (git_directory / "refs" / "heads").resolve()
+        return Path(self._ask("rev-parse", "--git-path", "refs/heads"))
 
-    def setting(self, name: str) -> str | None:
-        """Return a value of the repository's own configuration, as it is written."""
-        config = self._open().config
-        try:
-            return config[name]
-        except KeyError:
-            return None
+    # --- Trees and files ----------------------------------------------------------------------------------------------
 
-    def _open(self) -> pygit2.Repository:
-        _trust_reading()
-        try:
-            repository = pygit2.Repository(str(self.directory), RepositoryOpenFlag.NO_SEARCH)
-        except pygit2.GitError as error:
-            raise self._not_a_repository(error) from error
-        if self._quarantine is not None:
-            repository.odb.add_disk_alternate(str(self._quarantine))
-        return repository
+    def _entries(self, revision: str, path: str, tally: Tally) -> Iterator[_Entry]:
+        """List everything below ``path``, folders too: they count, or trees that repeat each other would not end."""
+        prefix = f"{path}/" if path else ""
+        with self._stream("ls-tree", "-r", "-t", "-z", "--full-tree", f"{revision}:{path}") as chunks:
+            for line in _lines(chunks):
+                head, _, name = line.partition(b"\t")
+                mode, _, blob = head.decode().split(" ")
+                entry = _Entry(mode, blob, prefix + name.decode("utf-8", "surrogateescape"))
+                tally.add(entries=1)
+                tally.check_depth(entry.path)
+                yield entry
 
-    def _not_a_repository(self, error: pygit2.GitError) -> NotARepository:
-        if not self.directory.exists():
-            return NotARepository(f"cannot read the source: there is no folder '{self.directory}'")
-        if any((self.directory / name / "objects").is_dir() for name in ("", ".git")):
-            return NotARepository(
-                f"cannot read the source: '{self.directory}' is a Git repository of another format ({error})",
-                hint="the director reads repositories with SHA-1 object ids and files as reference storage",
-            )
-        return NotARepository(
-            f"cannot read the source: '{self.directory}' is not a Git repository",
-            hint="create one with `git init`, or with `director init --bare`",
-        )
+    def _wanted(self, entries: Iterable[_Entry], problems: list[Problem]) -> Iterator[_Entry]:
+        """Yield the resource files; add to ``problems`` what looks like one and is none."""
+        left_out: set[str] = set()
+        for entry in entries:
+            parent = entry.path.rpartition("/")[0]
+            if parent in left_out or is_hidden(entry.name):
+                left_out.add(entry.path)
+                continue
+            is_file = entry.mode in {"100644", "100755", "100664"}
+            if is_file and not is_resource(entry.name):
+                continue
+            if not entry.name.isprintable():
+                left_out.add(entry.path)
+                problems.append(bad_name(entry.path))
+            elif is_file:
+                yield entry
+            elif entry.mode != "040000":
+                problems.append(skipped(entry.path, "submodule" if entry.mode == "160000" else "symbolic link"))
 
-    def _find(self, repository: pygit2.Repository, revision: str) -> pygit2.Commit | None:
-        if not _REVISION.fullmatch(revision) or revision == NO_REVISION:
-            return None
-        try:
-            found = repository[pygit2.Oid(hex=revision)]
-        except KeyError:
-            return None
-        except pygit2.GitError as error:
-            raise self._damaged(error) from error
-        return found.peel(pygit2.Commit) if found.type == ObjectType.COMMIT else None
+    def _is_known(self, entry: _Entry) -> bool:
+        known = self._known.get(entry.path)
+        return known is not None and known.blob == entry.blob
 
-    def _commit(self, repository: pygit2.Repository, revision: str) -> pygit2.Commit:
-        commit = self._find(repository, revision)
-        if commit is None:
+    def _fitting(self, entries: Sequence[_Entry], tally: Tally, problems: list[Problem]) -> list[_Entry]:
+        """Return the files that are small enough, by their sizes alone."""
+        fitting: list[_Entry] = []
+        if not entries:
+            return fitting
+        blobs = "".join(f"{entry.blob}\n" for entry in entries)
+        output = self._read("cat-file", "--batch-check=%(objecttype) %(objectsize)", data=blobs.encode())
+        for entry, line in zip(entries, output.decode().splitlines(), strict=True):
+            kind, _, size = line.partition(" ")
+            if kind != "blob":
+                raise self._damaged(f"{entry.path}: {line}")
+            if int(size) > tally.bounds.file_bytes:
+                problems.append(too_large(entry.path, int(size), tally.bounds))
+                continue
+            tally.add(files=1, size=int(size))
+            fitting.append(entry)
+        return fitting
+
+    def _contents(self, entries: Sequence[_Entry]) -> list[SourceFile]:
+        if not entries:
+            return []
+        output = self._read("cat-file", "--batch", data="".join(f"{entry.blob}\n" for entry in entries).encode())
+        files = []
+        place = 0
+        for entry in entries:
+            end = output.find(b"\n", place)
+            blob, kind, *size = output[place:end].decode(errors="replace").split(" ")
+            if blob != entry.blob or kind != "blob":
+                raise self._damaged(f"{entry.path}: {kind}")
+            place = end + 1 + int(size[0])
+            files.append(SourceFile(entry.path, entry.blob, output[end + 1 : place]))
+            place += 1
+        return files
+
+    def _require_folder(self, revision: str, path: str) -> None:
+        """Check ``path`` name by name, so that a wrong part can be named."""
+        above = ""
+        for name in path.split("/"):
+            listed = self._read("ls-tree", "-d", "-z", "--full-tree", f"{revision}:{above}")
+            folders = [os.fsdecode(line.partition(b"\t")[2]) for line in listed.split(b"\0") if line[:6] == b"040000"]
+            if name not in folders:
+                near = difflib.get_close_matches(name, folders, n=1)
+                meant = f"did you mean '{f'{above}/' if above else ''}{near[0]}'?" if near else ""
+                raise TerminalError(
+                    f"there is no folder '{path}' in revision {revision[:12]} of the source",
+                    hint=meant or "set the source's `path` to a folder of the repository, or leave it empty",
+                )
+            above = f"{above}/{name}" if above else name
+
+    # --- Git ----------------------------------------------------------------------------------------------------------
+
+    def _has(self, revision: str) -> bool:
+        if not is_revision(revision):
+            return False
+        answer = self._read("cat-file", "--batch-check=%(objecttype)", data=f"{revision}\n".encode())
+        return answer.strip() == b"commit"
+
+    def _require(self, revision: str) -> None:
+        if not self._has(revision):
             raise TerminalError(
                 f"there is no commit {revision} in the source",
                 hint="it may have been removed by a force-push and the clean-up after it",
             )
-        return commit
 
-    def _folder(self, commit: pygit2.Commit, path: str) -> pygit2.Tree:
-        """Return the tree at ``path``, entry by entry, so that a wrong part can be named."""
-        tree = commit.tree
-        for depth, name in enumerate(path.split("/") if path else ()):
-            names = [entry.name for entry in tree if entry.filemode == FileMode.TREE and entry.name is not None]
-            if name not in names:
-                above = "/".join(path.split("/")[:depth])
-                near = difflib.get_close_matches(name, names, n=1)
-                meant = f"did you mean '{f'{above}/' if above else ''}{near[0]}'?" if near else ""
-                raise TerminalError(
-                    f"there is no folder '{path}' in revision {commit.short_id} of the source",
-                    hint=meant or "set the source's `path` to a folder of the repository, or leave it empty",
+    def _read(self, *arguments: str, data: bytes = b"") -> bytes:
+        """Run git on objects that must be there: failing, or as much as complaining, means damage."""
+        done = self._run(arguments, data)
+        if done.returncode != 0 or _complains(done.stderr):
+            raise self._explained(done.returncode, done.stderr)
+        return done.stdout
+
+    def _ask(self, *arguments: str) -> str:
+        """Run git on what may be missing: an empty answer then. That there is no repository is still an error."""
+        done = self._run(arguments, b"")
+        errors = done.stderr.decode("utf-8", "replace")
+        if done.returncode < 0 or _NO_REPOSITORY.search(errors) or _OTHER_FORMAT.search(errors):
+            raise self._explained(done.returncode, done.stderr)
+        return os.fsdecode(done.stdout).rstrip("\n") if done.returncode == 0 else ""
+
+    def _run(self, arguments: Sequence[str], data: bytes) -> subprocess.CompletedProcess[bytes]:
+        try:
+            return subprocess.run(
+                ["git", *arguments],
+                input=data,
+                capture_output=True,
+                check=False,
+                timeout=_SECONDS,
+                **self._place(),
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise _not_started(error) from error
+
+    @contextlib.contextmanager
+    def _stream(self, *arguments: str) -> Iterator[Iterator[bytes]]:
+        """Run git and hand over what it prints as it comes; whoever has enough leaves, and git ends."""
+        with contextlib.ExitStack() as stack:
+            complaints = stack.enter_context(tempfile.TemporaryFile())
+            try:
+                process = stack.enter_context(
+                    subprocess.Popen(
+                        ["git", *arguments],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.PIPE,
+                        stderr=complaints,
+                        **self._place(),
+                    )
                 )
-            tree = tree[name].peel(pygit2.Tree)
-        return tree
+            except OSError as error:
+                raise _not_started(error) from error
+            stack.callback(process.kill)
+            if process.stdout is None:
+                raise RuntimeError("the process was started with a pipe")
+            yield iter(partial(process.stdout.read, 1 << 16), b"")
+            process.wait(_SECONDS)
+            complaints.seek(0)
+            complaint = complaints.read()
+            if process.returncode != 0 or _complains(complaint):
+                raise self._explained(process.returncode, complaint)
 
-    def _damaged(self, error: Exception) -> Damaged:
+    def _place(self) -> _Place:
+        """Name the repository itself: git must not go and find another one around it. Ctrl-C is not for readers."""
+        inner = self.directory / ".git"
+        repository = (inner if inner.exists() else self.directory).absolute()
+        return {"cwd": "/", "env": self._environment | {"GIT_DIR": str(repository)}, "start_new_session": True}
+
+    def _explained(self, code: int, errors: bytes) -> DirectorError:
+        text = scrub(errors.decode("utf-8", "replace").strip())[:500]
+        if code < 0:
+            return TransientError(f"reading the source was interrupted: git ended by signal {-code}")
+        if not self.directory.exists():
+            return NotARepository(f"cannot read the source: there is no folder '{self.directory}'")
+        if _NO_REPOSITORY.search(text):
+            return NotARepository(
+                f"cannot read the source: '{self.directory}' is not a Git repository",
+                hint="create one with `git init`, or with `director init --bare`",
+            )
+        if _OTHER_FORMAT.search(text):
+            return NotARepository(
+                f"cannot read the source: '{self.directory}' has a format that this git does not know",
+                hint=f"upgrade git; it says: {text}",
+            )
+        return self._damaged(text.replace("\n", "; "))
+
+    def _damaged(self, reason: str) -> Damaged:
         return Damaged(
-            f"the Git repository '{self.directory}' is damaged: {error}",
+            f"the Git repository '{self.directory}' is damaged: {reason}",
             hint=f"`git -C '{self.directory}' fsck` says what is missing; restore it, or clone it anew",
         )
 
 
-@dataclass(slots=True)
-class _Reading:
-    """One pass over the folders of a revision, against the bounds and with the memory of the pass before."""
-
-    repository: pygit2.Repository
-    tally: Tally
-    before: _Cache
-    listings: dict[tuple[pygit2.Oid, str], _Listing] = field(default_factory=dict)
-
-    def walk(self, prefix: str, tree: pygit2.Oid) -> Iterator[_Listing]:
-        self.tally.check_depth(prefix)
-        listing = self.before.listings.get((tree, prefix)) or self.read(prefix, tree)
-        self.listings[tree, prefix] = listing
-        self.tally.add(files=len(listing.files), size=listing.size, entries=listing.entries)
-        yield listing
-        for name, folder in listing.folders:
-            yield from self.walk(f"{prefix}{name}/", folder)
-
-    def read(self, prefix: str, tree: pygit2.Oid) -> _Listing:
-        files: list[SourceFile] = []
-        problems: list[Problem] = []
-        folders: list[tuple[str, pygit2.Oid]] = []
-        # Counted while listing too: one flat folder may hold all the bytes that are too many.
-        tally = Tally(self.tally.bounds)
-        for entry in self._entries(tree):
-            tally.add(entries=1)
-            name = (entry.raw_name or b"").decode("utf-8", "surrogateescape")
-            path, mode, oid = prefix + name, entry.filemode, entry.id
-            is_file = mode in {FileMode.BLOB, FileMode.BLOB_EXECUTABLE} and is_resource(name)
-            if is_hidden(name) or (mode not in {FileMode.TREE, FileMode.LINK, FileMode.COMMIT} and not is_file):
-                continue
-            if not path.isprintable():
-                problems.append(bad_name(path))
-            elif mode == FileMode.TREE:
-                folders.append((name, oid))
-            elif is_file:
-                self._file(path, oid, tally, into=(files, problems))
-            else:
-                problems.append(skipped(path, "symbolic link" if mode == FileMode.LINK else "submodule"))
-        return _Listing(tuple(files), tuple(problems), tuple(folders), tally.entries, tally.bytes)
-
-    def _entries(self, tree: pygit2.Oid) -> Iterable[pygit2.Object]:
-        found = self.repository[tree]
-        if found.type != ObjectType.TREE:
-            raise KeyError(f"object {tree} should be a tree")
-        return found.peel(pygit2.Tree)
-
-    def _file(self, path: str, oid: pygit2.Oid, tally: Tally, *, into: tuple[list[SourceFile], list[Problem]]) -> None:
-        files, problems = into
-        blob = str(oid)
-        known = self.before.files.get(path)
-        if known is None or known.blob != blob:
-            kind, size = self.repository.odb.read_header(oid)
-            if kind != ObjectType.BLOB:
-                raise KeyError(f"object {oid} should be a file")
-            if size > tally.bounds.file_bytes:
-                problems.append(too_large(path, size, tally.bounds))
-                return
-            known = SourceFile(path, blob, self.repository.odb.read(oid)[1])
-        tally.add(files=1, size=len(known.data))
-        files.append(known)
+def make_bare(directory: Path, *, branch: str) -> None:
+    """Make ``directory`` a bare repository without hooks, whose first branch will be ``branch``."""
+    directory.mkdir(parents=True, exist_ok=True)
+    GitObjects(directory)._read("init", "--bare", "--quiet", "--template=", f"--initial-branch={branch}")  # noqa: SLF001
 
 
-def _commit(commit: pygit2.Commit) -> Commit:
+class _Place(TypedDict):
+    cwd: str
+    env: dict[str, str]
+    start_new_session: bool
+
+
+def _complains(errors: bytes) -> bool:
+    return bool(re.search(rb"^(error|fatal): ", errors, re.MULTILINE))
+
+
+def _not_started(error: Exception) -> DirectorError:
+    if isinstance(error, FileNotFoundError):
+        return TerminalError("cannot read the source: there is no `git` program", hint="install git")
+    return TransientError(f"cannot read the source: {error}")
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Cut chunks into what stands before each NUL."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\0")
+        yield from lines
+
+
+def _commit(fields: Sequence[str]) -> Commit:
+    revision, parents, author, seconds, message, trailers = fields
+    pairs = (line.partition(":") for line in trailers.splitlines())
     return Commit(
-        revision=str(commit.id),
-        author=f"{_text(commit.author.raw_name)} <{_text(commit.author.raw_email)}>",
-        committed=_moment(commit.commit_time),
-        message=_text(commit.raw_message),
-        trailers=MappingProxyType({_printable(key): _printable(value) for key, value in _trailers(commit)}),
-        parents=tuple(str(parent) for parent in commit.parent_ids),
+        revision=revision,
+        author=author,
+        committed=_moment(int(seconds or 0)),
+        message=message,
+        trailers=MappingProxyType({key.strip(): value.strip() for key, _, value in pairs}),
+        parents=tuple(parents.split()),
     )
 
 
-def _trailers(commit: pygit2.Commit) -> Sequence[tuple[str, str]]:
-    try:
-        return tuple(commit.message_trailers.items())
-    except UnicodeDecodeError:  # a message in another encoding: what it says is for people, not for us
-        return ()
-
-
-def _text(raw: bytes | None) -> str:
-    return (raw or b"").decode("utf-8", "replace")
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
-
-
 def _moment(seconds: int) -> datetime:
-    """Return a commit's time; commits may claim any 64-bit number, so what no calendar has becomes its nearest end."""
-    year_9999 = 253_402_300_799
-    return datetime.fromtimestamp(min(max(seconds, 0), year_9999), tz=UTC)
+    """Return a commit's time. A commit may claim any number: what no calendar has becomes its nearest end."""
+    end_of_9999 = 253_402_300_799
+    return datetime.fromtimestamp(min(max(seconds, 0), end_of_9999), tz=UTC)

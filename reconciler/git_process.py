@@ -14,7 +14,7 @@ import re
 import shlex
 import signal
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from schema.errors import DirectorError, TerminalError, TransientError
 
@@ -56,6 +56,11 @@ class Access:
     ca_file: Path | None = None
     ssh_key: Path | None = None
     known_hosts: Path | None = None
+
+
+class Printed(NamedTuple):
+    output: str
+    errors: str
 
 
 class GitFailed(Exception):
@@ -141,8 +146,8 @@ async def run(
     directory: Path,
     time_limit: float,
     inherit: tuple[int, ...] = (),
-) -> str:
-    """Run ``git ARGUMENTS`` in ``directory`` and return what it prints.
+) -> Printed:
+    """Run ``git ARGUMENTS`` in ``directory`` and return what it prints, also when it succeeds with complaints.
 
     ``inherit`` are file descriptors that git keeps open: a lock held by one is held until git has really ended.
 
@@ -183,7 +188,7 @@ async def run(
     if code != 0:
         secret = environment.get("DIRECTOR_SOURCE_PASSWORD", "")
         raise GitFailed(errors.replace(secret, "***") if secret else errors)
-    return output
+    return Printed(output, errors)
 
 
 async def _end(stream: asyncio.StreamReader) -> str:
@@ -252,6 +257,13 @@ def _refused_url(access: Access, _: str) -> DirectorError:
     return TerminalError(f"git does not accept the URL {access.url}", hint="use an absolute path, https:// or ssh://")
 
 
+def _other_format(access: Access, _: str) -> DirectorError:
+    return TerminalError(
+        f"the repository at {access.url} has SHA-256 object ids, which clones cannot hold yet",
+        hint="put the director beside the repository and give its path, or use a repository with SHA-1",
+    )
+
+
 def _disk_full(_: Access, output: str) -> DirectorError:
     return TransientError(
         f"cannot fetch the source: the disk is full ({_last(output)})",
@@ -287,6 +299,7 @@ _MEANINGS: tuple[tuple[str, Callable[[Access, str], DirectorError]], ...] = (
     (r"Authentication failed|could not read (Username|Password)|Permission denied|Access denied", _wrong_credentials),
     (r"URL returned error: 40[13]|Too many authentication failures|Load key .*: ", _wrong_credentials),
     (r"certificate", _unverified_certificate),
+    (r"mismatched algorithms", _other_format),
     (r"\.lock': File exists|cannot lock ref|Unable to create '.*\.lock'", _locked),
     (r"not found|does not appear to be a git repository|is this a git repository|URL returned error: 404", _not_git),
     (r"transport '.*' not allowed|strange (host|path)name|URL .* is not valid|bad/illegal format", _refused_url),

@@ -144,8 +144,8 @@ class SourceSettings(BaseModel):
 class Source:
     """One branch of one repository. ``fetch`` finds the newest revision; all else reads a revision that was fetched.
 
-    Every method but ``fetch`` and ``watch`` only reads local objects, and may run in any thread: the first ``files`` of
-    a large source takes tenths of a second.
+    Every method but ``fetch`` and ``watch`` blocks while it reads local objects, for milliseconds; ``files`` of a large
+    source for tenths of a second. They may run in any thread.
     """
 
     def __init__(self, settings: SourceSettings, *, state_directory: Path, bounds: Bounds | None = None) -> None:
@@ -236,7 +236,7 @@ class Source:
         try:
             if not self._clone.exists():
                 await self._git(access, lock, "init", "--bare", "--quiet", "--template=", "--", str(self._clone))
-            await self._git(
+            printed = await self._git(
                 access,
                 lock,
                 f"--git-dir={self._clone}",
@@ -256,6 +256,8 @@ class Source:
             if git_process.means_damage(failed.output):
                 raise Damaged(failed.output.strip()) from failed
             raise git_process.explain(access, failed.output) from failed
+        if git_process.means_damage(printed.errors):  # it could go on, by fetching again what it found unreadable
+            raise Damaged(printed.errors.strip())
         revision = self._head(_OUR_BRANCH)
         await asyncio.to_thread(self._check, revision)
         return revision
@@ -278,7 +280,7 @@ class Source:
         except TerminalError:
             return
 
-    async def _git(self, access: git_process.Access, lock: int, *arguments: str) -> str:
+    async def _git(self, access: git_process.Access, lock: int, *arguments: str) -> git_process.Printed:
         return await git_process.run(
             *arguments,
             environment=git_process.environment(access, home=self._state, inherited=os.environ),
@@ -335,7 +337,7 @@ class Source:
             listed = await self._git(access, lock, "ls-remote", "--heads", "--", access.url)
         except git_process.GitFailed as failed:
             raise git_process.explain(access, failed.output) from failed
-        return self._missing_branch([line.partition("refs/heads/")[2] for line in listed.splitlines()])
+        return self._missing_branch([line.partition("refs/heads/")[2] for line in listed.output.splitlines()])
 
     def _missing_branch(self, present: list[str]) -> TerminalError:
         branch = self.settings.branch

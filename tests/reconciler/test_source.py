@@ -148,13 +148,20 @@ async def test_a_place_without_a_repository_is_named(tmp_path, make):
         await source.fetch()
 
 
-async def test_a_repository_format_that_we_cannot_read_is_named(tmp_path):
-    repository = GitRepository(tmp_path / "repository")
+async def test_a_repository_with_sha256_object_ids_is_read(repository):
     shutil.rmtree(repository.directory / ".git")
-    repository.git("init", "--quiet", "--object-format=sha256")
-    with pytest.raises(TerminalError, match="cannot read the source") as caught:
+    repository.git("init", "--quiet", "--object-format=sha256", "--initial-branch=main")
+    revision = repository.commit(a="a")
+    source = open_source(repository)
+    assert await source.fetch() == revision
+    assert paths(source.files(revision)) == ["a.yaml"]
+    assert source.is_descendant(repository.commit(), of=revision)
+
+
+async def test_a_repository_of_a_later_format_is_named(repository):
+    repository.git("config", "core.repositoryformatversion", "99")
+    with pytest.raises(TerminalError, match="a format that this git does not know"):
         await open_source(repository).fetch()
-    assert "SHA-1" in caught.value.hint
 
 
 # --- files ---
