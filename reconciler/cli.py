@@ -6,11 +6,24 @@ else.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from reconciler.commands import secrets, source
+from reconciler.commands import operate, secrets, source
+from reconciler.commands.output import configure_logging, examples, friendly
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from reconciler.process import Director
+    from reconciler.settings import DirectorSettings
+    from web_readonly.reader import Reader
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -27,7 +40,158 @@ def main() -> None:
     """
 
 
-for command in (source.init, source.validate, source.build, source.plan, source.schema, source.hook):
-    main.add_command(command)
-for command in (secrets.seal, secrets.reseal, secrets.escrow_key):
+_CONFIG = click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), help="The director's settings file."
+)
+_STATE = click.option(
+    "--state-directory",
+    type=click.Path(path_type=Path),
+    envvar="BORGMATIC_DIRECTOR_STATE_DIRECTORY",
+    help="Keys, store and clone, instead of where the settings file says.",
+)
+_WEB = click.option("--web", "web_address", help="Where the dashboard listens, e.g. 127.0.0.1:8441.")
+_VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Log more.")
+
+
+@main.command(epilog=examples("director run", "director run --config ./director.toml"))
+@_CONFIG
+@_STATE
+@_WEB
+@_VERBOSE
+@friendly
+def run(config: Path | None, state_directory: Path | None, web_address: str | None, verbose: bool) -> None:
+    """Run the director: follow the source, serve clients and the dashboard. SIGHUP reconciles at once."""
+    from reconciler.settings import load_settings
+
+    configure_logging(verbose=verbose)
+    settings = load_settings(config, state_directory=state_directory, web={"address": web_address})
+    _run(_direct(settings))
+
+
+@main.command(
+    epilog=examples(
+        "director init backups --this-machine && git -C backups add -A && git -C backups commit -m start",
+        "director standalone backups",
+    )
+)
+@click.argument("path", type=click.Path(exists=True, path_type=Path, file_okay=False))
+@click.option("--branch", help="The branch to follow. Default: the one that is checked out.")
+@click.option("--client", help="Which client of the source this machine is. Default: found by its key.")
+@click.option("--client-config", type=click.Path(path_type=Path, dir_okay=False), help="The client's settings file.")
+@_STATE
+@_WEB
+@_VERBOSE
+@friendly
+def standalone(
+    path: Path,
+    branch: str | None,
+    client: str | None,
+    client_config: Path | None,
+    state_directory: Path | None,
+    web_address: str | None,
+    verbose: bool,
+) -> None:
+    """Run everything for this one machine from the Git repository around PATH: no network, no enrolment.
+
+    Watches the repository, and follows every commit: validates, renders, applies, runs borgmatic on schedule, shows it
+    all on the dashboard.
+    """
+    from reconciler import standalone as machine
+    from reconciler.settings import load_settings
+    from reconciler.source import discover
+    from schema.errors import TerminalError
+
+    configure_logging(verbose=verbose)
+    place = discover(path)
+    if place is None:
+        raise TerminalError(f"{path} is not in a Git repository", hint=f"git init {path}, and commit your resources")
+    settings = load_settings(
+        None,
+        state_directory=state_directory or machine.default_state_directory(),
+        source={"url": str(place.repository), "path": place.path, "branch": branch or place.branch or "main"},
+        web={"address": web_address},
+    )
+    _run(_direct_this_machine(settings, name=client, client_config=client_config))
+
+
+@main.command(epilog=examples("director web", "director web --web 127.0.0.1:9000"))
+@_CONFIG
+@_STATE
+@_WEB
+@_VERBOSE
+@friendly
+def web(config: Path | None, state_directory: Path | None, web_address: str | None, verbose: bool) -> None:
+    """Serve the dashboard alone, from the store of a director (which need not run)."""
+    from reconciler.settings import load_settings
+    from web_readonly.reader import Reader
+
+    configure_logging(verbose=verbose)
+    settings = load_settings(config, state_directory=state_directory, web={"address": web_address})
+    _run(_serve_pages(Reader(settings.store_path), settings, metrics=None))
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    import uvloop
+
+    uvloop.run(work)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def _direct(settings: DirectorSettings) -> None:
+    from reconciler.clock import SystemClock
+    from reconciler.process import directing, serve
+
+    async with directing(settings, clock=SystemClock()) as director:
+        with _reading(settings) as (reader, read):
+            await serve(director, read=read, beside=_pages(reader, director))
+
+
+async def _direct_this_machine(settings: DirectorSettings, *, name: str | None, client_config: Path | None) -> None:
+    from client.cli import build_agent
+    from reconciler.clock import SystemClock
+    from reconciler.listen import Address
+    from reconciler.process import directing, serve
+    from reconciler.standalone import enrol_here
+
+    listen = [Address(path=str(settings.state_directory.absolute() / "clients.sock"))]
+    async with directing(settings, clock=SystemClock(), listen=listen) as director:
+        client_settings = await enrol_here(director, name=name, config=client_config)
+        agent = build_agent(client_settings)
+        with _reading(settings) as (reader, read):
+            await serve(director, read=read, beside=[*_pages(reader, director), agent.run])
+
+
+def _pages(reader: Reader, director: Director) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    from reconciler.metrics import metrics_text
+
+    if not director.settings.web.enabled:
+        return []
+    metrics = functools.partial(metrics_text, director.metrics)
+    return [functools.partial(_serve_pages, reader, director.settings, metrics=metrics)]
+
+
+async def _serve_pages(reader: Reader, settings: DirectorSettings, *, metrics: Callable[[], bytes] | None) -> None:
+    from web_readonly.app import make_app, serve
+
+    await serve(make_app(reader, now=_now, metrics=metrics), settings.web.address)
+
+
+@contextlib.contextmanager
+def _reading(settings: DirectorSettings) -> Iterator[tuple[Reader, Callable[..., Any]]]:
+    """Open the read model of a store: as the pages' reader, and as the admin socket's questions."""
+    from web_readonly.questions import answer
+    from web_readonly.reader import Reader
+
+    with contextlib.closing(Reader(settings.store_path)) as reader:
+        yield reader, lambda question, **arguments: answer(reader, question, arguments, now=_now())
+
+
+for command in (
+    *(source.init, source.validate, source.build, source.plan, source.schema, source.hook),
+    *(secrets.seal, secrets.reseal, secrets.escrow_key),
+    *operate.COMMANDS,
+):
     main.add_command(command)

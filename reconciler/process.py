@@ -53,6 +53,7 @@ class Director:
     reconciler: Reconciler
     enrolment: EnrolmentString
     source: Source
+    metrics: Metrics
     clock: Clock
 
 
@@ -94,6 +95,7 @@ async def directing(
         addresses = tuple(listen) if listen is not None else (Address.parse(settings.listen.address),)
         certificate = None if listen is not None else _certificate(settings, addresses, now=clock.now())
         parts: list[Reconciler] = []
+        metrics = Metrics()
         gateway = Gateway(
             identity=identity,
             store=store,
@@ -103,7 +105,7 @@ async def directing(
                 proxies=Proxies.parse(settings.listen.trusted_proxies),
                 resync=float(settings.resync),
             ),
-            metrics=Metrics(),
+            metrics=metrics,
             certificate=certificate,
             readiness=lambda: _readiness(parts[0]),
             on_ahead=lambda client, generation: parts[0].ahead(client, generation),  # noqa: PLW0108 - it is made below
@@ -139,6 +141,7 @@ async def directing(
             reconciler=reconciler,
             enrolment=_enrolment(settings, identity, gateway.addresses[0], certificate),
             source=source,
+            metrics=metrics,
             clock=clock,
         )
 
