@@ -49,7 +49,7 @@ class Inventories:
         self._environment = {**borgmatic.environment(environment, also=pass_on), "TZ": "UTC"}
 
     async def inventory(self, job: Job, now: datetime) -> tuple[ArchivesSeen, ...]:
-        """Return what is in each repository of ``job``; one that cannot be read says why. Never raises for borgmatic."""
+        """Return what is in each repository of ``job``; one that cannot be read says why."""
         urls = [repository.url for repository in job.repositories]
         try:
             async with self._turns.hold(urls, waiting=lambda _: None):
@@ -98,6 +98,7 @@ class Inventories:
             return None
         archives = sorted(filter(None, map(_archive, listing)), key=lambda archive: archive.start, reverse=True)
         described = [value.get("repository") for value in mine]
+        repository_ids = [str(one["id"])[:1024] for one in described if isinstance(one, dict) and "id" in one]
         modes = [mode for value in mine if isinstance(mode := value.get("encryption"), dict)]
         return ArchivesSeen(
             at=now,
@@ -105,9 +106,7 @@ class Inventories:
             repository=repository.name,
             url=repository.url[:1024],
             available=True,
-            repository_id=next(
-                (str(one["id"])[:1024] for one in described if isinstance(one, dict) and "id" in one), ""
-            ),
+            repository_id=next(iter(repository_ids), ""),
             encryption=next((str(mode.get("mode") or "")[:1024] for mode in modes), ""),
             count=len(listing),
             archives=tuple(archives[:MAX_ARCHIVES]),

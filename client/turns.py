@@ -1,7 +1,7 @@
 """One program at a time on each repository of this machine: in this process by locks, between processes by file locks.
 
-``runner`` and ``inventory`` share one ``Turns``; ``director-client once`` beside the service meets it in the files, which
-the kernel lets go of when a process dies.
+``runner`` and ``inventory`` share one ``Turns``; ``director-client once`` beside the service meets it in the files,
+which the kernel lets go of when a process dies.
 """
 
 from __future__ import annotations
