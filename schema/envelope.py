@@ -2,7 +2,8 @@
 
 Signatures are Ed25519 over DSSE's pre-authentication encoding (PAE, https://github.com/secure-systems-lab/dsse, v1), so
 that a signature made for one purpose is worth nothing for another. Sealing is libsodium's anonymous sealed box; what is
-sealed carries its own name and recipient. Whatever is malformed, degenerate or made for somebody else is a ``TrustError``.
+sealed carries its own name and recipient. Whatever is malformed, degenerate or made for somebody else is a
+``TrustError``.
 """
 
 from __future__ import annotations
@@ -325,7 +326,8 @@ def seal_envelope(payload: bytes, *, payload_type: str, identity: DirectorIdenti
 
 
 def open_envelope(data: bytes, *, payload_type: str, key: VerifyKey, limit: int) -> bytes:
-    """Return the signed bytes after checking size, type and signature; ``TrustError`` otherwise. Parses nothing inside."""
+    """Return the signed bytes once size, type and signature are right; ``TrustError`` otherwise. Parses nothing
+    inside."""
     if len(data) > limit * 4 // 3 + 4096:
         raise TrustError(f"the envelope has {len(data)} bytes, more than allowed", code="too-large")
     try:
@@ -366,8 +368,8 @@ def transcript(
 ) -> bytes:
     """Return what both sides sign: everything said so far, unambiguous by length prefixes.
 
-    ``channel`` is the SHA-256 (hex) of the TLS certificate that the client saw, or ``""`` without TLS: a man in the middle
-    who ends the TLS himself cannot pass the signatures on. Behind a declared proxy both sides use ``""``.
+    ``channel`` is the SHA-256 (hex) of the TLS certificate that the client saw, or ``""`` without TLS: a man in the
+    middle who ends the TLS himself cannot pass the signatures on. Behind a declared proxy both sides use ``""``.
     """
     fields = [
         ",".join(str(version) for version in offered).encode(),

@@ -1,7 +1,7 @@
 """The messages between director and client, as JSON text frames on a WebSocket at ``/v1/connect``.
 
-The order of a session, as tables (``DIRECTOR_ACCEPTS``, ``CLIENT_ACCEPTS``): a message that its state does not list ends the
-session. No I/O here; ``reconciler.gateway`` and ``client.connection`` carry the frames.
+The order of a session, as tables (``DIRECTOR_ACCEPTS``, ``CLIENT_ACCEPTS``): a message that its state does not list
+ends the session. No I/O here; ``reconciler.gateway`` and ``client.connection`` carry the frames.
 
 ::
 
@@ -32,7 +32,7 @@ from schema.desired import MAX_DESIRED_BYTES, Sent
 from schema.errors import TrustError
 from schema.observed import Report, RunProgress, Short, Text
 from schema.resources import AbsolutePath
-from schema.scalars import Digest, Moment, Name
+from schema.scalars import MAX_GENERATION, Digest, Moment, Name
 
 PROTOCOL_VERSION: Final = 1
 SUPPORTED_VERSIONS: Final = (1,)
@@ -45,6 +45,7 @@ HANDSHAKE_SECONDS: Final = 15
 HEARTBEAT_SECONDS: Final = 30
 MAX_REPORTS: Final = 200
 
+Version = Annotated[int, Field(ge=1, le=65_535)]
 Bytes32 = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
 SignatureText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{86}$")]
 
@@ -72,7 +73,7 @@ class Hello(Sent):
     """First message of the client. The name is only a wish until the key is approved under it."""
 
     type: Literal["hello"] = "hello"
-    versions: Annotated[tuple[int, ...], Field(min_length=1, max_length=16)]
+    versions: Annotated[tuple[Version, ...], Field(min_length=1, max_length=16)]
     name: Name
     key: Annotated[str, StringConstraints(pattern=r"^bd1-client\.[A-Za-z0-9_-]{86}$")]
     nonce: Bytes32
@@ -137,7 +138,7 @@ class Pull(Sent):
     """Ask for anything newer than what the client holds."""
 
     type: Literal["pull"] = "pull"
-    generation: int = Field(default=0, ge=0)
+    generation: int = Field(default=0, ge=0, le=MAX_GENERATION)
     digest: Digest | None = None
 
 
@@ -152,11 +153,11 @@ class Current(Sent):
     """The answer to ``pull`` when there is nothing newer (or nothing at all yet)."""
 
     type: Literal["current"] = "current"
-    generation: int = Field(default=0, ge=0)
+    generation: int = Field(default=0, ge=0, le=MAX_GENERATION)
 
 
 class ReportItem(Sent):
-    """A numbered report; validated one by one, so that one that this director cannot read does not hold up the others."""
+    """A numbered report; validated one by one, so that one that cannot be read does not hold up the others."""
 
     sequence: int = Field(ge=1, le=2**63 - 1)
     report: dict[str, JsonValue]
@@ -175,7 +176,7 @@ class Acknowledged(Sent):
 
     type: Literal["acknowledged"] = "acknowledged"
     epoch: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-    sequence: int = Field(ge=0)
+    sequence: int = Field(ge=0, le=2**63 - 1)
 
 
 class Progress(Sent):
@@ -252,7 +253,7 @@ def _decode(frame: str | bytes, *, adapter: TypeAdapter[Any], limit: int) -> Any
             ".".join(str(part) for part in one["loc"]) + " " + one["type"]
             for one in error.errors(include_input=False)[:3]
         )
-        raise TrustError(f"malformed message ({places})", code=RefusalCode.MALFORMED) from None
+        raise TrustError(f"malformed message ({places[:200]})", code=RefusalCode.MALFORMED) from None
 
 
 def parse_report(raw: dict[str, JsonValue]) -> Report:
