@@ -131,8 +131,11 @@ def web(config: Path | None, state_directory: Path | None, web_address: str | No
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
+    import os
+
     import uvloop
 
+    os.umask(0o077)  # what a director writes is nobody else's
     uvloop.run(work)
 
 

@@ -274,10 +274,7 @@ def backups(remote: Remote, output: str) -> None:
         ("CLIENT", _text("client")),
         ("BACKUP", _text("backup")),
         ("PROTECTED", _protected),
-        (
-            "NEWEST ARCHIVE",
-            lambda row: ago(max((_moment(one, "newest") or _EPOCH for one in row["evidence"]), default=None)),
-        ),
+        ("NEWEST ARCHIVE", _newest),
         ("OBJECTIVE", _text("rpo")),
         ("LAST RUN", lambda row: (row["lastRun"] or {}).get("outcome") or ""),
         ("NEXT", lambda row: ago(_moment(row, "nextDue")) if row["nextDue"] else "by hand"),
@@ -287,7 +284,11 @@ def backups(remote: Remote, output: str) -> None:
         raise Failed("")
 
 
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
+def _newest(row: Row) -> str:
+    """Return the oldest of the newest archives over all repositories: what the objective is held against."""
+    moments = [_moment(one, "newest") for one in row["evidence"]]
+    known = [moment for moment in moments if moment is not None]
+    return ago(min(known)) if known and len(known) == len(moments) else "never"
 
 
 @click.command(epilog=examples("director events", "director events --client web-1"))
