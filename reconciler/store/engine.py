@@ -66,7 +66,7 @@ def open_engine(path: Path, *, read_only: bool = False) -> Engine:
         return connection
 
     engine = create_engine(
-        "sqlite://", creator=connect, poolclass=QueuePool, pool_size=1, max_overflow=1, json_serializer=_to_json
+        "sqlite://", creator=connect, poolclass=QueuePool, pool_size=1, max_overflow=1, json_serializer=to_json_text
     )
     event.listen(engine, "begin", _begin_deferred if read_only else _begin_immediate)
     return engine
@@ -80,7 +80,8 @@ def _begin_deferred(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN")
 
 
-def _to_json(value: Any) -> str:
+def to_json_text(value: Any) -> str:
+    """Return the text of a JSON column; models keep their own words."""
     return value.model_dump_json() if isinstance(value, BaseModel) else to_json(value, inf_nan_mode="null").decode()
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
+from reconciler.store.prepared import Prepared
 from schema.assessment import oldest_of_newest, protected_until
 from schema.tables import backups, evidence
 
@@ -18,15 +19,25 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
+_here = (backups.c.client == bindparam("of_client")) & (backups.c.backup == bindparam("of_backup"))
+_DEADLINES = Prepared(
+    select(backups.c.rpo, evidence.c.newest, evidence.c.declared)
+    .join(evidence, (evidence.c.client == backups.c.client) & (evidence.c.backup == backups.c.backup))
+    .where(_here)
+)
+_RENEW = Prepared(
+    update(backups).where(_here).values(newest_archive=bindparam("newest"), protected_until=bindparam("until"))
+)
+
+
 def renew(connection: Connection, *, client: str, backup: str) -> None:
     """Set both on the row of one backup from the evidence as it is now."""
-    here = (backups.c.client == client) & (backups.c.backup == backup)
-    columns = (evidence.c.newest, evidence.c.declared)
-    seen = select(*columns).where(evidence.c.client == client, evidence.c.backup == backup)
-    pairs = [(row.newest, row.declared) for row in connection.execute(seen)]
-    rpo = connection.execute(select(backups.c.rpo).where(here)).scalar()
-    newest, until = oldest_of_newest(one for one, _ in pairs), protected_until(pairs, rpo=rpo)
-    connection.execute(update(backups).where(here).values(newest_archive=newest, protected_until=until))
+    rows = _DEADLINES.run(connection, of_client=client, of_backup=backup).all()
+    if not rows:
+        return
+    pairs = [(row.newest and datetime.fromisoformat(row.newest), datetime.fromisoformat(row.declared)) for row in rows]
+    newest, until = oldest_of_newest(one for one, _ in pairs), protected_until(pairs, rpo=rows[0].rpo)
+    _RENEW.run(connection, of_client=client, of_backup=backup, newest=newest, until=until)
 
 
 SLACK = timedelta(hours=1)

@@ -1,0 +1,55 @@
+"""Statements of the hot path, compiled once: SQLAlchemy says what they are, the driver runs them.
+
+A ``Connection.execute`` costs several times what SQLite needs for a small statement, and a report is twenty of them.
+Values go through their column's type as always; rows come back as the driver gives them (times as text).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
+
+from reconciler.store.engine import to_json_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sqlalchemy import Connection, CursorResult, Table
+    from sqlalchemy.sql import ClauseElement
+
+_DIALECT = sqlite_dialect(json_serializer=to_json_text)
+
+
+class Prepared:
+    """One statement, to be run often."""
+
+    def __init__(self, statement: ClauseElement, *, into: Table | None = None) -> None:
+        """Compile. ``into`` is an insert's table: all its columns are written, missing ones by their default."""
+        columns = [column.key for column in into.columns] if into is not None else None
+        compiled: Any = statement.compile(dialect=_DIALECT, column_keys=columns)
+        self._sql = str(compiled)
+        known: dict[str, Any] = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
+        if into is not None:
+            known |= {column.key: getattr(column.default, "arg", None) for column in into.columns}
+        self._parameters = []
+        for name in compiled.positiontup or ():
+            convert = compiled.binds[name].type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
+            self._parameters.append((name, known.get(name), convert))
+
+    def run(self, connection: Connection, **values: Any) -> CursorResult[Any]:
+        """Run it once."""
+        return connection.exec_driver_sql(self._sql, self._row(values))
+
+    def run_many(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Run it for each row."""
+        prepared: Sequence[tuple[Any, ...]] = [self._row(row) for row in rows]
+        if prepared:
+            connection.exec_driver_sql(self._sql, list(prepared))
+
+    def _row(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(
+            value if convert is None else convert(value)
+            for name, known, convert in self._parameters
+            for value in (values.get(name, known),)
+        )
