@@ -468,7 +468,9 @@ class Reconciler:
 
     async def _summarise(self, this: _Pass) -> None:
         result, now = this.result, self._clock.now()
-        news = self._judged is None or self._judged[0] != this.head or self._judged[1].outcome != result.outcome
+        before = self._judged[1].outcome if self._judged and self._judged[0] == this.head else None
+        # A start that finds everything as it was is no news, nor is the same head judged the same again.
+        news = result.outcome not in {"unchanged", before}
         if result.outcome in {"published", "unchanged", "stalled", "held"} and this.head:
             self._judged = (this.head, result)
         self._status = self._status.model_copy(

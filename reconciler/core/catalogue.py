@@ -1,4 +1,4 @@
-"""All resources of one revision, each with its place in the source. Made by ``load``, read by every later step. Immutable."""
+"""All resources of one revision, each with its place in the source. Made by ``load``, read by every later step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from schema.resources import Resource
 
 Pointer = tuple[str | int, ...]
-"""A place inside a document: keys and indexes from its root, as written in YAML (``("spec", "borgmatic", "keep_daily")``)."""
+"""A place inside a document: keys and indexes from its root, as written: ``("spec", "borgmatic", "keep_daily")``."""
 
-R = TypeVar("R", bound="Resource", covariant=True)
+R_co = TypeVar("R_co", bound="Resource", covariant=True)
 K = TypeVar("K", bound="Resource")
 
 
@@ -29,10 +29,10 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Located(Generic[R]):
+class Located(Generic[R_co]):
     """A resource and where each of its parts was written."""
 
-    resource: R
+    resource: R_co
     path: str
     positions: Mapping[Pointer, tuple[int, int]] = field(repr=False)
     """Pointer → (line, column) of the key (of the item, in a list); counted from 1. ``()`` is the document."""
@@ -55,7 +55,9 @@ class Located(Generic[R]):
     ) -> Problem:
         """Return a problem at ``pointer`` of this document."""
         line, column = self.position(pointer)
-        return Problem(severity=severity, code=code, message=message, hint=hint, path=self.path, line=line, column=column)
+        return Problem(
+            severity=severity, code=code, message=message, hint=hint, path=self.path, line=line, column=column
+        )
 
 
 @dataclass(frozen=True, slots=True)
