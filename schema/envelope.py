@@ -326,8 +326,7 @@ def seal_envelope(payload: bytes, *, payload_type: str, identity: DirectorIdenti
 
 
 def open_envelope(data: bytes, *, payload_type: str, key: VerifyKey, limit: int) -> bytes:
-    """Return the signed bytes once size, type and signature are right; ``TrustError`` otherwise. Parses nothing
-    inside."""
+    """Return the signed bytes, unparsed, once size, type and signature are right; ``TrustError`` otherwise."""
     if len(data) > limit * 4 // 3 + 4096:
         raise TrustError(f"the envelope has {len(data)} bytes, more than allowed", code="too-large")
     try:
