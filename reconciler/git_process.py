@@ -308,7 +308,7 @@ _MEANINGS: tuple[tuple[str, Callable[[Access, str], DirectorError]], ...] = (
 _DAMAGE = re.compile(
     r"object file .* is empty|is corrupt|corrupted|bad (object|tree|config|ref|signature)|inflate"
     r"|does not point to a valid object|unable to (read|parse|find) (tree|object|commit|sha1|[0-9a-f]{40})"
-    r"|missing (blob|tree|commit|necessary)|did not send all necessary objects|file .*/pack/.* (is|cannot|claims)"
+    r"|missing (blob|tree|commit|necessary)|did not send all necessary objects|file .*/pack/.* (is|cannot|claims|does)"
     r"|invalid (HEAD|object)|not a git repository: '|reference broken|refs/director/"
 )
 

@@ -46,18 +46,22 @@ async def host_keys(host: str, *, port: int = 22, time_limit: float = 15) -> lis
         TransientError: nobody answers there, or not with SSH.
     """
     found: list[HostKey] = []
+    lost: Exception | None = None
     name = host if port == 22 else f"[{host}]:{port}"
     for kind in _HOST_KEY_TYPES:
         try:
             async with asyncio.timeout(time_limit):
                 key = await asyncssh.get_server_host_key(host, port, server_host_key_algs=[kind], config=None)
-        except asyncssh.KeyExchangeFailed:  # the server has no key of this kind
+        except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost, ConnectionResetError) as error:
+            lost = error  # how servers say, politely or not, that they have no key of this kind
             continue
         except (OSError, TimeoutError, asyncssh.Error) as error:
             raise _unreachable(host, port, error) from error
         if key is not None:
             public = key.export_public_key("openssh").decode().split()
             found.append(HostKey(f"{name} {public[0]} {public[1]}", key.get_fingerprint()))
+    if not found and lost is not None:
+        raise _unreachable(host, port, lost) from lost
     return found
 
 

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +278,8 @@ async def test_a_damaged_clone_is_replaced_once(server, work, origin, revision, 
     assert await source.fetch() == second
     assert [file.data for file in source.files(second).files] == [b"kind: Client\n", b"kind: Schedule\n"]
     assert source.is_descendant(second, of=revision)
-    assert GitRepository(clone_of(source)).attempt("fsck", "--strict").returncode == 0
+    if restarted:  # a director that goes on need not read again what it knows
+        assert GitRepository(clone_of(source)).attempt("fsck", "--strict").returncode == 0
 
 
 @pytest.mark.parametrize("damage", [damage_objects, damage_packs, lose_objects, lose_one_file])
@@ -327,7 +329,7 @@ async def test_a_git_that_outlives_its_director_keeps_the_next_one_out(server, o
         orphan = await asyncio.create_subprocess_exec("cat", stdin=asyncio.subprocess.PIPE, pass_fds=(descriptor,))
     with pytest.raises(TransientError, match="a git it left behind"):
         await source.fetch()
-    await orphan.communicate()
+    await orphan.communicate(b"")
     assert await source.fetch() == revision
 
 
@@ -373,7 +375,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "certificate.pem", folder / "key.pem"
 
 
-async def _backend(request: web.Request) -> web.Response:
+async def _backend(root: Path, request: web.Request) -> web.Response:
     """Answer as git's own ``http-backend`` does, behind a password."""
     expected = "Basic " + base64.b64encode(f"git:{PASSWORD}".encode()).decode()
     if request.path.startswith("/busy/"):
@@ -387,13 +389,12 @@ async def _backend(request: web.Request) -> web.Response:
         stdout=asyncio.subprocess.PIPE,
         env={
             "PATH": os.environ["PATH"],
-            "GIT_PROJECT_ROOT": str(request.app["root"]),
+            "GIT_PROJECT_ROOT": str(root),
             "GIT_HTTP_EXPORT_ALL": "1",
             "PATH_INFO": request.path,
             "QUERY_STRING": request.query_string,
             "REQUEST_METHOD": request.method,
             "CONTENT_TYPE": request.headers.get("Content-Type", ""),
-            "HTTP_CONTENT_ENCODING": request.headers.get("Content-Encoding", ""),
             "GIT_PROTOCOL": request.headers.get("Git-Protocol", ""),
         },
     )
@@ -406,11 +407,10 @@ async def _backend(request: web.Request) -> web.Response:
 @pytest.fixture
 async def https(origin: GitRepository, certificate: tuple[Path, Path]) -> AsyncIterator[str]:
     application = web.Application(client_max_size=1 << 26)
-    application["root"] = origin.directory.parent
-    application.router.add_route("*", "/{path:.*}", _backend)
+    application.router.add_route("*", "/{path:.*}", partial(_backend, origin.directory.parent))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
-    runner = web.AppRunner(application, auto_decompress=False, access_log=None)
+    runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
     await site.start()
@@ -505,10 +505,11 @@ async def test_a_server_without_borg_is_named(server):
         await ssh.check(server.url("/x"), key_file=server.client_key_path, known_hosts=server.known_hosts, borg="borg9")
 
 
-async def test_a_login_behind_a_forced_command_counts(tmp_path):
-    with sshd(tmp_path, command="borg serve --restrict-to-path /srv/borg") as forced:
+@pytest.mark.parametrize("command, answer", [("borg serve --restrict-to-path /srv/borg", "borg 1."), ("cat", "")])
+async def test_a_login_behind_a_forced_command_counts(tmp_path, command, answer):
+    with sshd(tmp_path, command=command) as forced:
         found = await ssh.check(forced.url("/x"), key_file=forced.client_key_path, known_hosts=forced.known_hosts)
-    assert found.borg == ""
+    assert found.borg[:7] == answer
 
 
 async def test_a_wrong_key_or_host_key_is_told_apart(server, tmp_path):
