@@ -191,6 +191,7 @@ class Reconciler:
         self._judged: tuple[str, Result] | None = None
         self._asked = asyncio.Event()
         self._waiters: list[asyncio.Future[Result]] = []
+        self._said: tuple[str, str, str] | None = None
         self._stopping = False
         self._failures = 0
 
@@ -468,9 +469,10 @@ class Reconciler:
 
     async def _summarise(self, this: _Pass) -> None:
         result, now = this.result, self._clock.now()
-        before = self._judged[1].outcome if self._judged and self._judged[0] == this.head else None
-        # A start that finds everything as it was is no news, nor is the same head judged the same again.
-        news = result.outcome not in {"unchanged", before}
+        # The same said again is no news, nor is a start that finds everything as it was.
+        saying = (this.head, "published" if result.ok else result.outcome, result.message)
+        news = saying != self._said and result.outcome != "unchanged"
+        self._said = saying
         if result.outcome in {"published", "unchanged", "stalled", "held"} and this.head:
             self._judged = (this.head, result)
         self._status = self._status.model_copy(
@@ -488,7 +490,7 @@ class Reconciler:
                 await self._records.record_revision(
                     _revision_status(this.commit, result, now), problems=result.problems
                 )
-            if news or result.outcome == "failed":
+            if news:
                 _log.info(
                     "reconcile",
                     outcome=result.outcome,
