@@ -213,7 +213,7 @@ def _clock(state: DesiredState | None, clock: Clock) -> Iterator[Finding]:
 
 
 async def _director(settings: ClientSettings) -> AsyncIterator[Finding]:
-    """Try the way to the director: a connection, and TLS where it is used. Who is there is for the handshake to judge."""
+    """Try the way to the director: a connection, and TLS where it is used. Who it is, the handshake judges."""
     try:
         enrolment = StateDirectory(Path(settings.state_directory)).enrolment()
     except DirectorError:

@@ -1,0 +1,424 @@
+"""Applying a desired state: all of it or nothing, whatever happens in between."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from client.apply import STAGED, Applier, BorgmaticRefuses, FileConflict
+from client.borgmatic import BorgmaticMissing
+from client.policy import Policy
+from schema.desired import DesiredState, SealedSecret
+from schema.errors import PolicyDenied, TerminalError, TransientError, TrustError
+from schema.resources import Directories
+from tests.client import machine
+
+ROOT = Path(__file__).parents[2]
+
+
+def unseal(secret: SealedSecret, client: str) -> bytes:
+    return f"opened {secret.secret} for {client}".encode()
+
+
+def applier(base: Path, program: str = "accepts", *, opens=unseal) -> Applier:
+    directories = Directories(config=str(base / "etc"), state=str(base / "var"))
+    return Applier(program=machine.program(program), directories=directories, policy=Policy(), unseal=opens)
+
+
+def nothing() -> None:
+    pass
+
+
+async def apply(base: Path, state: DesiredState, program: str = "accepts") -> None:
+    await applier(base, program).apply(state, persist=nothing)
+
+
+def tree(base: Path) -> dict[str, bytes]:
+    """Return every file below ``base`` with its bytes."""
+    return {
+        str(path.relative_to(base)): path.read_bytes() if not path.is_symlink() else b"link"
+        for path in sorted(base.rglob("*"))
+        if path.is_file() or path.is_symlink()
+    }
+
+
+def managed(base: Path) -> dict[str, bytes]:
+    """Return the files that a desired state is about."""
+    return {
+        path: content
+        for path, content in tree(base).items()
+        if path.startswith(("etc/", "var/secrets/", "var/known_hosts/"))
+    }
+
+
+# --- What is there afterwards -----------------------------------------------------------------------------------------
+
+
+async def test_everything_is_in_place_and_private(tmp_path):
+    state = machine.state(tmp_path, secrets=("db",), known_hosts="nas ssh-ed25519 AAAA\n")
+
+    await apply(tmp_path, state)
+
+    assert managed(tmp_path) == {
+        "etc/web.yaml": state.content.files[0].rendered("one"),
+        "var/known_hosts/nas": state.content.files[1].rendered("one"),
+        "var/secrets/db.key": b"opened db for web-1",
+    }
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "etc").iterdir()} == {0o600}
+    assert (tmp_path / "var/secrets").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "var/secrets/db.key").stat().st_mode & 0o777 == 0o600
+
+
+async def test_nothing_is_left_of_the_staging(tmp_path):
+    await apply(tmp_path, machine.state(tmp_path))
+
+    assert [path for path in tmp_path.rglob("*") if STAGED in path.name] == []
+
+
+async def test_what_is_no_longer_wanted_goes_and_the_last_good_generation_is_kept(tmp_path):
+    await apply(
+        tmp_path, machine.state(tmp_path, secrets=("db",), files={"web": machine.config(), "b": machine.config()})
+    )
+    before = (tmp_path / "etc/web.yaml").read_bytes()
+
+    await apply(tmp_path, machine.state(tmp_path, revision="two", files={"b": machine.config()}))
+
+    assert sorted(managed(tmp_path)) == ["etc/b.yaml"]
+    assert (tmp_path / "var/previous/web.yaml").read_bytes() == before
+    assert b"revision one" in (tmp_path / "var/previous/b.yaml").read_bytes()
+
+
+async def test_an_empty_state_removes_all_of_ours_and_nothing_else(tmp_path):
+    await apply(tmp_path, machine.state(tmp_path))
+    (tmp_path / "etc/mine.yaml").write_text("mine")
+
+    await apply(tmp_path, machine.state(tmp_path, revision="two", files={}))
+
+    assert managed(tmp_path) == {"etc/mine.yaml": b"mine"}
+
+
+async def test_persist_is_called_once_after_validation_and_before_anything_is_in_place(tmp_path):
+    seen = []
+
+    await applier(tmp_path).apply(machine.state(tmp_path), persist=lambda: seen.append(managed(tmp_path)))
+
+    assert [sorted(one) for one in seen] == [[f"etc/{STAGED}/0-web.yaml"]]
+
+
+# --- Refusals change nothing ------------------------------------------------------------------------------------------
+
+
+async def refused(base: Path, state: DesiredState, *, by: Applier, error: type[Exception]) -> Exception:
+    """Apply ``state`` over a good one, expect ``error``, and that nothing at all changed."""
+    await apply(base, machine.state(base, secrets=("old",)))
+    before = tree(base)
+    persisted: list[bool] = []
+
+    with pytest.raises(error) as caught:
+        await by.apply(state, persist=lambda: persisted.append(True))
+
+    assert tree(base) == before
+    assert persisted == []
+    return caught.value
+
+
+async def test_what_borgmatic_refuses_is_refused_with_its_own_words(tmp_path):
+    error = await refused(
+        tmp_path, machine.state(tmp_path, revision="two"), by=applier(tmp_path, "refuses"), error=BorgmaticRefuses
+    )
+
+    assert "'frobnicate' was unexpected" in str(error)
+    assert f"{tmp_path}/etc/web.yaml" in str(error)
+    assert STAGED not in str(error)
+
+
+async def test_a_missing_borgmatic_has_its_own_sentence(tmp_path):
+    error = await refused(
+        tmp_path, machine.state(tmp_path, revision="two"), by=applier(tmp_path, "is-not-here"), error=BorgmaticMissing
+    )
+
+    assert "cannot start borgmatic" in str(error)
+    assert "install borgmatic" in str(error)
+
+
+async def test_a_borgmatic_that_dies_while_it_validates_is_worth_another_try(tmp_path):
+    (tmp_path / "home").mkdir()
+    directories = Directories(config=str(tmp_path / "etc"), state=str(tmp_path / "var"))
+    dying = Applier(
+        program=machine.program("dies"),
+        directories=directories,
+        policy=Policy(),
+        unseal=unseal,
+        environment={"HOME": str(tmp_path / "home"), "PATH": os.environ["PATH"]},
+    )
+    state = machine.state(tmp_path, revision="two")
+
+    with pytest.raises(TransientError, match="killed by signal 9"):
+        await dying.apply(state, persist=nothing)
+
+
+async def test_what_policy_denies_is_refused(tmp_path):
+    state = machine.state(tmp_path, revision="two", files={"web": machine.config(options="before_backup: [x]\n")})
+
+    await refused(tmp_path, state, by=applier(tmp_path), error=PolicyDenied)
+
+
+async def test_a_secret_that_cannot_be_opened_is_refused(tmp_path):
+    def cannot_open(secret: SealedSecret, client: str) -> bytes:
+        raise TrustError(f"secret '{secret.secret}' was sealed for another machine", code="bad-seal")
+
+    state = machine.state(tmp_path, revision="two", secrets=("db",))
+
+    await refused(tmp_path, state, by=applier(tmp_path, opens=cannot_open), error=TrustError)
+
+
+async def test_a_revision_that_breaks_the_header_is_refused(tmp_path):
+    await refused(tmp_path, machine.state(tmp_path, revision="a\nb: c"), by=applier(tmp_path), error=TerminalError)
+
+
+async def test_a_failing_persist_changes_nothing(tmp_path):
+    def full() -> None:
+        raise TransientError("cannot write: no space left on device")
+
+    await apply(tmp_path, machine.state(tmp_path))
+    before = tree(tmp_path)
+
+    with pytest.raises(TransientError):
+        await applier(tmp_path).apply(machine.state(tmp_path, revision="two"), persist=full)
+
+    assert tree(tmp_path) == before
+
+
+@contextmanager
+def files_limited_to(size: int) -> Iterator[None]:
+    """As a full disk: no file may grow beyond ``size``."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [0, 200, 700])
+async def test_a_full_disk_changes_nothing_and_passes(tmp_path, size):
+    await apply(tmp_path, machine.state(tmp_path))
+    before = tree(tmp_path)
+    large = machine.state(tmp_path, revision="two", files={f"b{n}": machine.config() + "# x\n" * 60 for n in range(3)})
+
+    with files_limited_to(size), pytest.raises(TransientError) as caught:
+        await applier(tmp_path).apply(large, persist=nothing)
+
+    assert "make room" in caught.value.hint
+    assert tree(tmp_path) == before
+    await apply(tmp_path, large)
+    assert len(managed(tmp_path)) == 3
+
+
+# --- Files that are not ours ------------------------------------------------------------------------------------------
+
+
+async def test_a_file_that_somebody_else_wrote_is_never_overwritten(tmp_path):
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/web.yaml").write_text("mine")
+
+    with pytest.raises(FileConflict) as caught:
+        await apply(tmp_path, machine.state(tmp_path))
+
+    assert "mv " in caught.value.hint
+    assert managed(tmp_path) == {"etc/web.yaml": b"mine"}
+
+
+async def test_a_file_with_just_our_bytes_is_ours(tmp_path):
+    state = machine.state(tmp_path)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/web.yaml").write_bytes(state.content.files[0].rendered("one"))
+
+    await apply(tmp_path, state)
+    await apply(tmp_path, machine.state(tmp_path, revision="two", files={}))
+
+    assert managed(tmp_path) == {}
+
+
+async def test_a_link_in_place_of_a_file_is_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/web.yaml").symlink_to(victim)
+
+    with pytest.raises(FileConflict):
+        await apply(tmp_path, machine.state(tmp_path))
+
+    assert victim.read_text() == "precious"
+
+
+async def test_a_link_that_took_the_place_of_our_file_is_replaced_and_not_followed(tmp_path):
+    await apply(tmp_path, machine.state(tmp_path))
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "etc/web.yaml").unlink()
+    (tmp_path / "etc/web.yaml").symlink_to(victim)
+
+    await apply(tmp_path, machine.state(tmp_path, revision="two"))
+
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "etc/web.yaml").is_symlink()
+
+
+@pytest.mark.parametrize("name", [f"etc/{STAGED}", f"var/{STAGED}", "var/secrets", "var/known_hosts"])
+async def test_a_folder_of_ours_that_is_a_link_leads_nowhere(tmp_path, name):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("precious")
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).symlink_to(elsewhere)
+
+    with contextlib.suppress(TerminalError):
+        await apply(tmp_path, machine.state(tmp_path, secrets=("db",), known_hosts="x\n"))
+
+    assert tree(elsewhere) == {"precious": b"precious"}
+
+
+async def test_a_folder_that_others_may_write_is_refused(tmp_path):
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc").chmod(0o777)
+
+    with pytest.raises(TerminalError, match="can be written by others"):
+        await apply(tmp_path, machine.state(tmp_path))
+
+
+async def test_an_edit_stays_where_drift_is_only_reported(tmp_path):
+    def reporting(revision: str, options: str) -> DesiredState:
+        text = machine.config(options=f"source_directories: [/etc]\n{options}")
+        jobs = (machine.job().model_copy(update={"drift": "report"}),)
+        return machine.state(tmp_path, revision=revision, files={"web": text}, jobs=jobs)
+
+    await apply(tmp_path, reporting("one", "keep_daily: 7\n"))
+    file = tmp_path / "etc/web.yaml"
+    file.write_text("edited by hand\n")
+
+    await apply(tmp_path, reporting("two", "keep_daily: 7\n"))
+    assert file.read_text() == "edited by hand\n"
+
+    await apply(tmp_path, reporting("three", "keep_daily: 8\n"))
+    assert "keep_daily: 8" in file.read_text()
+    assert (tmp_path / "var/previous/web.yaml").read_text() == "edited by hand\n"
+
+
+# --- Crashes ----------------------------------------------------------------------------------------------------------
+
+
+def two_states(base: Path) -> tuple[DesiredState, DesiredState]:
+    old = machine.state(
+        base,
+        revision="old",
+        files={"a": machine.config(), "b": machine.config()},
+        secrets=("one", "two"),
+        known_hosts="old ssh-ed25519 AAAA\n",
+    )
+    new = machine.state(
+        base,
+        revision="new",
+        files={"b": machine.config(), "c": machine.config()},
+        secrets=("two", "three"),
+        known_hosts="new ssh-ed25519 AAAA\n",
+    )
+    return old, new
+
+
+async def test_a_kill_at_any_step_leaves_the_old_state_or_the_new_one(tmp_path):
+    base = tmp_path / "machine"
+    old, new = two_states(base)
+    await apply(base, old)
+    old_files = managed(base)
+    (base / "new.json").write_text(new.model_dump_json())
+    start = tmp_path / "start"
+    shutil.copytree(base, start)
+    killer = subprocess.Popen(
+        [sys.executable, str(machine.PROGRAMS / "kill_at_every_step.py"), str(base), machine.program("accepts")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert killer.stdin
+    assert killer.stdout
+    await apply(tmp_path / "other", machine.state(tmp_path / "other"))
+    finished: list[str] = []
+    outcomes = set()
+    for step in range(1, 1000):
+        killer.stdin.write(f"{step}\n")
+        killer.stdin.flush()
+        finished.append(killer.stdout.readline().strip())
+        persisted = (base / "persisted").exists()
+        applier(base).recover()
+        files = managed(base)
+        is_new = any(b"revision new" in content for content in files.values())
+        outcomes.add((persisted, is_new))
+        if not is_new:
+            assert files == old_files, f"a mixture after step {step}"
+        # What an agent does at its start with a state that was accepted and is not marked as applied.
+        await apply(base, new)
+        assert sorted(managed(base)) == [
+            "etc/b.yaml",
+            "etc/c.yaml",
+            "var/known_hosts/nas",
+            "var/secrets/three.key",
+            "var/secrets/two.key",
+        ]
+        assert not any(b"revision old" in content for content in managed(base).values()), f"step {step}"
+        if finished[-1] == "done":
+            break
+        shutil.rmtree(base)
+        shutil.copytree(start, base)
+    killer.stdin.close()
+    killer.stdout.close()
+    assert killer.wait() == 0
+
+    assert finished[-1] == "done"
+    assert len(finished) > 30
+    assert outcomes == {(False, False), (True, False), (True, True)}
+
+
+async def test_a_power_cut_during_validation_leaves_the_old_state(tmp_path):
+    base = tmp_path / "machine"
+    old, new = two_states(base)
+    await apply(base, old)
+    before = managed(base)
+    (base / "new.json").write_text(new.model_dump_json())
+
+    done = subprocess.run(
+        [sys.executable, machine.PROGRAMS / "kill_at_every_step.py", base, machine.program("kills-its-parent")],
+        input="100000\n",
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    applier(base).recover()
+
+    assert done.stdout == "killed\n"
+    assert managed(base) == before
+
+
+def test_recovering_when_nothing_happened_does_nothing(tmp_path):
+    assert applier(tmp_path).recover() is False
+    assert tree(tmp_path) == {}
+
+
+async def test_a_damaged_journal_is_told_and_not_guessed_at(tmp_path):
+    await apply(tmp_path, machine.state(tmp_path))
+    (tmp_path / "var" / STAGED).mkdir()
+    (tmp_path / "var" / STAGED / "journal.json").write_text("{")
+
+    with pytest.raises(TerminalError, match="journal"):
+        applier(tmp_path).recover()
