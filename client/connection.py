@@ -73,7 +73,6 @@ _PERSON_NEEDED = frozenset(
         RefusalCode.TOKEN_INVALID,
         RefusalCode.KEY_CONFLICT,
         RefusalCode.REVOKED,
-        RefusalCode.REPLACED,
         "bad-certificate",
         "wrong-director",
     }
@@ -270,16 +269,21 @@ class Connection:
         self._drop: asyncio.Future[None] | None = None
         self._dropped_for = ""
         self.status = Status("connecting")
+        self.is_busy = False
+        """Whether a session is open or being opened, and not waited for."""
 
     @property
     def is_open(self) -> bool:
+        """Whether frames can be sent."""
         return self._socket is not None
 
     async def run(self) -> None:
         """Connect for ever."""
         while True:
             started = self._clock.monotonic()
+            self.is_busy = True
             ended = await self._attempt()
+            self.is_busy = False
             if self._clock.monotonic() - started >= LASTING_SESSION:
                 self._backoff.succeeded()
             delay = self._backoff.delay(retry_after=ended.retry_after, person_needed=ended.code in _PERSON_NEEDED)
@@ -356,9 +360,9 @@ class Connection:
     async def _carry(self, socket: Socket, accepted: Accepted) -> None:
         """Until the first of them ends: receive, ask again now and then, and send progress."""
         self._drop = asyncio.get_running_loop().create_future()
-        await self._listener.opened(accepted)
         self._socket = socket
         self._change(Status("connected"))
+        await self._listener.opened(accepted)
         resync = bounded(accepted.resync, 10.0, MAX_RETRY_AFTER)
         await _until_first(
             self._hear(socket), self._ask(socket, resync), self._pump(socket), self._wait_for_drop(self._drop)

@@ -66,7 +66,11 @@ class WebSocketDialer:
         )
         try:
             socket = await session.ws_connect(
-                self._address(), max_msg_size=MAX_DIRECTOR_FRAME, heartbeat=HEARTBEAT_SECONDS, compress=0
+                self._address(),
+                max_msg_size=MAX_DIRECTOR_FRAME,
+                heartbeat=HEARTBEAT_SECONDS,
+                compress=0,
+                timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
             )
         except BaseException as error:
             await session.close()

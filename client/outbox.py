@@ -100,7 +100,12 @@ def entries(report: Report) -> list[Entry]:
 
 
 def _subject(report: Report) -> str:
-    return f"{report.backup}/{report.repository}" if isinstance(report, ArchivesSeen) else ""
+    match report:
+        case ArchivesSeen():
+            return f"{report.backup}/{report.repository}"
+        case RunLog():
+            return f"{report.run}/{report.first}"
+    return ""
 
 
 class Database:
@@ -157,17 +162,19 @@ class Database:
             self.size = self._total("1")
             raise
 
-    def _total(self, condition: str, *values: int) -> int:
+    def _total(self, condition: str) -> int:
         query = f"SELECT coalesce(sum(size), 0) FROM reports WHERE {condition}"  # noqa: S608 - our own conditions
-        return int(self._sql.execute(query, values).fetchone()[0])
+        return int(self._sql.execute(query).fetchone()[0])
 
     def _insert(self, entry: Entry, *, nearly_full: bool) -> None:
         if entry.type == "run-log" and nearly_full:
             self._sql.execute("UPDATE outbox SET dropped = dropped + ?", (entry.lines,))
             return
-        if entry.type == "state":
-            self.size -= self._total("type = 'state'")
-            self._sql.execute("DELETE FROM reports WHERE type = 'state'")
+        if entry.type in {"state", "run-log"}:  # the newest state; lines that an interrupted run sends once more
+            same = self._sql.execute(
+                "DELETE FROM reports WHERE type = ? AND subject = ? RETURNING size", (entry.type, entry.subject)
+            )
+            self.size -= sum(size for (size,) in same.fetchall())
         self.size += entry.size
         self._sql.execute(
             "INSERT INTO reports (type, subject, lines, size, body) VALUES (?, ?, ?, ?, ?)",
@@ -223,9 +230,8 @@ class Database:
     def acknowledge(self, sequence: int) -> None:
         """Forget everything up to ``sequence``."""
         self._sql.execute("PRAGMA synchronous = NORMAL")  # a forgotten acknowledgement is only a report sent twice
-        size = self._total("sequence <= ?", sequence)
         self._sql.execute("DELETE FROM reports WHERE sequence <= ?", (sequence,))
-        self.size -= size
+        self.size = self._total("1")  # `director-client once` may have written here, too
 
     def state(self, prefix: str) -> dict[str, str]:
         """Return the notes whose key begins with ``prefix``."""
@@ -258,6 +264,17 @@ def read_state(path: Path, prefix: str = "") -> dict[str, str]:
             return {}
 
 
+def count_waiting(path: Path) -> int:
+    """Return how many reports wait in an outbox that another process may be using."""
+    if not path.exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as sql:
+        try:
+            return int(sql.execute("SELECT count(*) FROM reports").fetchone()[0])
+        except sqlite3.Error:
+            return 0
+
+
 class Outbox:
     """The outbox as the agent uses it: the database in a thread of its own, and what memory keeps for a full disk."""
 
@@ -276,21 +293,28 @@ class Outbox:
         self.arrived = asyncio.Event()
         """Set when there may be something to send."""
         self.was_corrupt = False
-        self._database = self._open()
+        self._database: Database | None = None
+        try:
+            self._database = self._open()
+        except TransientError as error:
+            log.warning("the outbox is not open yet; reports are kept in memory only", reason=error.message)
 
     @property
     def epoch(self) -> str:
-        return self._database.epoch
+        """The name of this outbox; empty while it could not be opened."""
+        return self._database.epoch if self._database is not None else ""
 
     def close(self) -> None:
         """Finish what is being written, and close."""
         self._thread.shutdown(wait=True)
-        self._database.close()
+        if self._database is not None:
+            self._database.close()
 
     async def append(self, *reports: Report, notes: Notes | None = None) -> None:
         """Store reports and notes in one transaction; ``TransientError`` when they wait in memory instead."""
         self._waiting.append(([entry for report in reports for entry in entries(report)], notes or {}))
         self._bound_memory()
+        self.arrived.set()
         await self.flush()
 
     async def flush(self) -> None:
@@ -299,6 +323,14 @@ class Outbox:
         self._flushes.add(task)
         task.add_done_callback(self._flushes.discard)
         await asyncio.shield(task)
+
+    async def try_flush(self) -> bool:
+        """Write what waits in memory; whether nothing waits any more."""
+        try:
+            await self.flush()
+        except TransientError:
+            return False
+        return True
 
     async def _flush(self) -> None:
         """Everything that came while the last transaction was on its way shares the next."""
@@ -373,12 +405,13 @@ class Outbox:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, work)
 
     def _guarded(self, work: Callable[[Database], Result]) -> Result:
+        database = self._database = self._database or self._open()
         try:
-            return work(self._database)
+            return work(database)
         except sqlite3.OperationalError as error:
             raise TransientError(f"cannot write {self._path}: {error}", hint="is the disk full?") from None
         except sqlite3.DatabaseError as error:
-            self._database.close()
+            database.close()
             self._database = self._begin_anew(error)
             return work(self._database)
         except OSError as error:

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from client.borgmatic import default_program
 from client.policy import Policy
 from client.state import check_ownership
 from schema.errors import TerminalError
@@ -66,8 +65,8 @@ class ClientSettings(BaseModel):
     """borgmatic's configuration files."""
     state_directory: AbsolutePath = DEFAULT_STATE_DIRECTORY
     """Keys, secrets, outbox."""
-    borgmatic: str = Field(default_factory=default_program)
-    """The program: a path, or a name found on PATH."""
+    borgmatic: str = "borgmatic"
+    """The program: a path, or a name to be found beside our own interpreter or on PATH."""
     url: Url | None = None
     """Where the director is, when not where the enrolment string said. Its key stays pinned."""
     ca_file: AbsolutePath | None = None

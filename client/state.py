@@ -6,6 +6,7 @@
     enrolment.json    the director's url, its pinned key and certificate
     desired/current   the accepted envelope, exactly the bytes that were signed
     desired/applied   the digest of the last envelope whose files are all in place
+    status.json       how the connection is, for people
     high-water        the newest generation we ever verified, and by whose key
     outbox.sqlite     see ``client.outbox``
     secrets/  known_hosts/    see ``client.apply``
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import stat
 from pathlib import Path
@@ -110,6 +112,8 @@ class StateDirectory:
 
     def lock(self) -> None:
         """Become the one agent here, until this process ends or ``unlock``."""
+        if self._lock is not None:
+            return
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,8 +162,9 @@ class StateDirectory:
     def save_enrolment(self, enrolment: Enrolment) -> None:
         """Follow this director from now on."""
         former = self.enrolment()
-        if former is not None and former.director != enrolment.director:
-            enrolment = enrolment.model_copy(update={"former_director": former.director})
+        if former is not None:
+            before = former.former_director if former.director == enrolment.director else former.director
+            enrolment = enrolment.model_copy(update={"former_director": before})
         write_atomically(self.path / "enrolment.json", enrolment.model_dump_json(indent=2).encode())
 
     def current(self) -> bytes | None:
@@ -177,6 +182,33 @@ class StateDirectory:
     def save_applied(self, digest: str) -> None:
         """Note that everything of that payload is in place."""
         write_atomically(self.path / "desired" / "applied", digest.encode())
+
+    def save_status(self, status: dict[str, str]) -> None:
+        """Note how the connection is, for ``director-client status``."""
+        write_atomically(self.path / "status.json", json.dumps(status).encode())
+
+    def status(self) -> dict[str, str]:
+        """Return what ``save_status`` noted last."""
+        try:
+            return {
+                str(key): str(value) for key, value in json.loads(_read(self.path / "status.json") or b"{}").items()
+            }
+        except (ValueError, AttributeError):
+            return {}
+
+    def is_locked(self) -> bool:
+        """Whether an agent works here now."""
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     def high_water(self, director: str) -> HighWater | None:
         """Return the newest generation verified by that director's key, or None."""

@@ -205,7 +205,7 @@ class DirectorStub:
             await socket.send_str(encode(Pending(fingerprint=parse_client_key(hello.key).fingerprint, retry_after=5)))
             if await self._misbehave(socket, State.PENDING):
                 return
-            await self.approved.wait()
+            await self._until_approved(socket)
         await socket.send_str(encode(Accepted(name=self.name, time=ISSUED, resend=self.resend)))
         if await self._misbehave(socket, State.OPEN):
             return
@@ -229,6 +229,15 @@ class DirectorStub:
             case Progress():
                 self.progress.append(message)
         await self._notify()
+
+    async def _until_approved(self, socket: web.WebSocketResponse) -> None:
+        waits = asyncio.ensure_future(self.approved.wait()), asyncio.ensure_future(socket.receive())
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if not self.approved.is_set():
+            raise _Gone
+        for one in waits:
+            one.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
 
     async def _misbehave(self, socket: web.WebSocketResponse, state: State) -> bool:
         frame = self.instead.get(state)

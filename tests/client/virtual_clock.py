@@ -47,6 +47,11 @@ class VirtualClock:
             self._slept.clear()
             await self._slept.wait()
 
+    async def wake_next(self) -> None:
+        """Move to the moment when the next sleeper is due, once there is one."""
+        await self.until_somebody_sleeps(0)
+        await self.advance(self.sleeping()[0])
+
     async def advance(self, seconds: float) -> None:
         """Move on, waking whoever is due on the way, each at its time."""
         end = self._monotonic + seconds

@@ -1,0 +1,417 @@
+"""``director-client``: the commands of a machine that is backed up. The only place that builds the client's parts.
+
+Exit codes: 0 all is well, 1 something is wrong, 2 the command could not do its work.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import click
+
+from schema.errors import DirectorError
+
+if TYPE_CHECKING:
+    from client.enrol import Enrolled
+    from client.settings import ClientSettings
+    from schema.observed import Report, RunProgress
+
+OK, WRONG, FAILED = 0, 1, 2
+ENROLMENT_VARIABLE = "BORGMATIC_DIRECTOR_ENROLMENT"
+_SUCCESS = {"succeeded", "warned"}
+
+Parameters = ParamSpec("Parameters")
+output_option = click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True, help="Format."
+)
+
+
+def say_errors(command: Callable[Parameters, int]) -> Callable[Parameters, None]:
+    """Turn our own errors into two lines for a person, and what the command returns into the exit code."""
+
+    @functools.wraps(command)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except DirectorError as error:
+            _print_error(error.message, error.hint)
+            code = FAILED
+        except OSError as error:
+            _print_error(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", "")
+            code = FAILED
+        except KeyboardInterrupt:
+            code = FAILED
+        sys.exit(code)
+
+    return run
+
+
+def _print_error(message: str, hint: str) -> None:
+    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True, color=_colour(sys.stderr))
+    if hint:
+        click.echo(click.style("hint: ", fg="cyan") + hint, err=True, color=_colour(sys.stderr))
+
+
+def _colour(stream: Any) -> bool:
+    return bool(stream.isatty()) and not os.environ.get("NO_COLOR")
+
+
+class _Context:
+    """What every command begins with."""
+
+    def __init__(self, config: Path | None) -> None:
+        self.config = config
+
+    def settings(self) -> ClientSettings:
+        from client.settings import read_settings
+
+        return read_settings(self.config)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  director-client enroll -            enrol; paste the string that `director token create` printed
+  director-client run                 the service
+  director-client doctor              what could keep this machine from being backed up?
+""",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Settings of this machine. [default: /etc/borgmatic-director/client.toml, when there is one]",
+)
+@click.version_option(package_name="borgmatic-director")
+@click.pass_context
+def main(context: click.Context, config: Path | None) -> None:
+    """Follow a director: apply what it signs, back up on schedule, report."""
+    context.obj = _Context(config)
+
+
+# --- enroll ---------------------------------------------------------------------------------------------------------
+
+
+@main.command(
+    epilog="""\b
+Examples:
+  director-client enroll -                         read the string from standard input (or paste it)
+  director-client enroll bd1-enroll.eyJ1cm…        where others cannot see the process list
+  BORGMATIC_DIRECTOR_ENROLMENT=bd1-… director-client enroll
+"""
+)
+@click.argument("string", required=False, default="")
+@click.option("--name", help="What this machine would like to be called. [default: its host name]")
+@click.pass_obj
+@say_errors
+def enroll(context: _Context, string: str, name: str | None) -> int:
+    """Enrol this machine with the director that printed STRING (`director token create`)."""
+    import asyncio
+
+    from client.clock import SystemClock
+    from client.enrol import enrol
+    from client.state import StateDirectory
+
+    settings = _named(context.settings(), name)
+    text = _enrolment_string(string)
+    directory = StateDirectory(Path(settings.state_directory))
+    directory.prepare()
+    click.echo(f"This machine: {directory.identity().public.fingerprint}")
+    enrolled = asyncio.run(enrol(text, settings=settings, directory=directory, clock=SystemClock()))
+    _print_enrolled(enrolled, settings)
+    return OK
+
+
+def _named(settings: ClientSettings, name: str | None) -> ClientSettings:
+    from client.settings import ClientSettings
+    from schema.errors import TerminalError
+
+    if name is None:
+        return settings
+    try:
+        return ClientSettings.model_validate({**settings.model_dump(mode="json"), "name": name})
+    except ValueError:
+        hint = "write lower-case letters, digits and hyphens, at most 63"
+        raise TerminalError(f"'{name}' is not a name", hint=hint) from None
+
+
+def _enrolment_string(argument: str) -> str:
+    from schema.errors import TerminalError
+
+    if argument == "-":
+        if sys.stdin.isatty():
+            return str(click.prompt("Enrolment string", hide_input=True))
+        return sys.stdin.read(65_536)
+    text = argument or os.environ.get(ENROLMENT_VARIABLE, "")
+    if not text:
+        hint = "on the director: director token create; then here: director-client enroll -"
+        raise TerminalError("there is no enrolment string", hint=hint)
+    return text
+
+
+def _print_enrolled(enrolled: Enrolled, settings: ClientSettings) -> None:
+    if enrolled.is_approved:
+        click.echo(f"The director at {enrolled.url} knows this machine as '{enrolled.name}'.")
+    else:
+        click.echo(
+            f"The director at {enrolled.url} has recorded this machine as pending.\n"
+            "\n"
+            "Next, a person approves it. Compare the fingerprint above with what the director shows, then either\n"
+            f"  commit the Client that `director clients pending` prints (publicKey: {enrolled.public_key}), or\n"
+            f"  run on the director: director clients approve {settings.name}\n"
+        )
+    click.echo("Start the service: systemctl enable --now director-client   (or: director-client run)")
+
+
+# --- run ------------------------------------------------------------------------------------------------------------
+
+
+@main.command(
+    epilog="""\b
+Examples:
+  director-client run                              in the foreground; Ctrl-C ends it in good order
+  systemctl enable --now director-client           as a service (examples/systemd/)
+"""
+)
+@click.pass_obj
+@say_errors
+def run(context: _Context) -> int:
+    """Run the service: follow the director, back up on schedule, report."""
+    import asyncio
+
+    from client import log
+    from client.service import serve
+    from client.state import StateDirectory
+
+    settings = context.settings()
+    log.configure(settings.log_level)
+    directory = StateDirectory(Path(settings.state_directory))
+    directory.prepare()
+    if directory.enrolment() is None and (text := os.environ.get(ENROLMENT_VARIABLE, "")):
+        from client.clock import SystemClock
+        from client.enrol import enrol
+
+        enrolled = asyncio.run(enrol(text, settings=settings, directory=directory, clock=SystemClock()))
+        _print_enrolled(enrolled, settings)
+    os.environ.pop(ENROLMENT_VARIABLE, None)  # no program that we start may see the token
+    asyncio.run(serve(settings))
+    return OK
+
+
+# --- once -----------------------------------------------------------------------------------------------------------
+
+
+@main.command(
+    epilog="""\b
+Examples:
+  director-client once web-files                   back up now, whatever the schedule says
+"""
+)
+@click.argument("backup")
+@click.pass_obj
+@say_errors
+def once(context: _Context, backup: str) -> int:
+    """Run BACKUP once, now. Exits 0 when it succeeded (or only warned), 1 when it failed, 2 when it could not run."""
+    import asyncio
+
+    from client import log
+    from client.service import run_once
+
+    settings = context.settings()
+    log.configure("error")
+    terminal = _Terminal()
+    finished = asyncio.run(run_once(settings, backup, progress=terminal.progress, watch=terminal.report))
+    terminal.clear()
+    outcome = click.style(finished.outcome.value, fg="green" if finished.outcome.value in _SUCCESS else "red")
+    click.echo(f"{backup}: {outcome}", color=_colour(sys.stdout))
+    for one in finished.statistics:
+        click.echo(
+            f"  {one.repository}: {one.archive}  {one.files} files, {_size(one.original_size)}, "
+            f"{_size(one.deduplicated_size)} new"
+        )
+    if finished.error:
+        _print_error(finished.error, finished.hint)
+    return OK if finished.outcome.value in _SUCCESS else WRONG
+
+
+class _Terminal:
+    """Shows a run to a person: log lines as they come, and one line that says where it stands."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._shown = False
+
+    def progress(self, progress: RunProgress) -> None:
+        if self._live:
+            text = f"{progress.phase}  {progress.files} files  {_size(progress.original_size)}  {progress.path}"
+            click.echo(f"\r\x1b[K{_printable(text)[:100]}", nl=False, err=True)
+            self._shown = True
+
+    def report(self, report: Report) -> None:
+        if report.type == "run-log":
+            self.clear()
+            for line in report.lines:
+                click.echo(_printable(line.message), err=True)
+
+    def clear(self) -> None:
+        if self._shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+            self._shown = False
+
+
+def _printable(text: str) -> str:
+    """Return ``text`` without control characters: a file's name must not steer a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text.replace("\n", " "))
+
+
+def _size(number: int) -> str:
+    size = float(number)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+# --- status, fingerprint, doctor --------------------------------------------------------------------------------------
+
+
+@main.command(
+    epilog="""\b
+Examples:
+  director-client status
+  director-client status -o json | jq .connection
+"""
+)
+@output_option
+@click.pass_obj
+@say_errors
+def status(context: _Context, output: str) -> int:
+    """Show what this machine follows, its jobs, and its connection. Exits 1 when something is wrong."""
+    from client.service import read_status
+
+    found = read_status(context.settings())
+    if output == "table":
+        _print_status(found)
+    else:
+        _print_as(found.model_dump(mode="json"), output)
+    return OK if found.is_well else WRONG
+
+
+def _print_status(found: Any) -> None:
+    rows = [
+        ("client", f"{found.name}  {found.fingerprint}"),
+        ("director", found.director or "not enrolled: director-client enroll -"),
+        ("service", "running" if found.running else "not running"),
+        ("connection", " ".join(filter(None, (found.connection, found.reason)))),
+        ("revision", f"{found.revision[:12]} (generation {found.generation})" if found.revision else "none yet"),
+        ("refused", found.refusal),
+        ("hint", found.hint),
+    ]
+    for title, text in rows:
+        if text:
+            click.echo(f"{title:<11} {_printable(text)}")
+    if not found.jobs:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("BACKUP", "SCHEDULE", "NEXT", "REPOSITORIES"):
+        table.add_column(title)
+    for job in found.jobs:
+        due = job.next_due.astimezone().strftime("%Y-%m-%d %H:%M %Z") if job.next_due else "–"
+        state = "running" if job.running else "suspended" if job.suspended else due
+        table.add_row(job.backup, job.schedule or "–", state, ", ".join(job.repositories))
+    click.echo()
+    Console(no_color=not _colour(sys.stdout)).print(table)
+
+
+def _print_as(data: Any, output: str) -> None:
+    if output == "json":
+        import json
+
+        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    else:
+        import yaml
+
+        click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
+
+
+@main.command(
+    epilog="""\b
+Examples:
+  director-client fingerprint                      compare it with `director clients pending`
+"""
+)
+@output_option
+@click.pass_obj
+@say_errors
+def fingerprint(context: _Context, output: str) -> int:
+    """Print this machine's fingerprint and public key. The key goes into the Client's `publicKey`."""
+    from client.state import StateDirectory
+
+    directory = StateDirectory(Path(context.settings().state_directory))
+    directory.prepare()
+    key = directory.identity().public
+    if output == "table":
+        click.echo(f"{key.fingerprint}\n{key.text}")
+    else:
+        _print_as({"fingerprint": key.fingerprint, "publicKey": key.text}, output)
+    return OK
+
+
+@main.command(
+    epilog="""\b
+Examples:
+  director-client doctor
+  director-client doctor -o json
+"""
+)
+@output_option
+@click.pass_obj
+@say_errors
+def doctor(context: _Context, output: str) -> int:
+    """Look for what could keep this machine from being backed up. Exits 1 when it finds something."""
+    import asyncio
+    from dataclasses import asdict
+
+    from client import log
+    from client.service import examine
+
+    log.configure("error")
+    findings = asyncio.run(examine(context.settings()))
+    if output != "table":
+        _print_as([{key: str(value) for key, value in asdict(one).items()} for one in findings], output)
+    colours = {"ok": "green", "warning": "yellow", "error": "red"}
+    for one in findings if output == "table" else ():
+        level = click.style(f"{one.level.value:<8}", fg=colours[one.level.value])
+        click.echo(f"{level} {one.check}: {_printable(one.message)}", color=_colour(sys.stdout))
+        if one.hint:
+            click.echo(f"         hint: {_printable(one.hint)}")
+    return WRONG if any(one.level.value == "error" for one in findings) else OK
+
+
+@main.command(
+    epilog="""\b
+Examples:
+  eval "$(director-client completion bash)"        now; put the line into ~/.bashrc to keep it
+  director-client completion fish > ~/.config/fish/completions/director-client.fish
+"""
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@say_errors
+def completion(shell: str) -> int:
+    """Print what makes SHELL complete this command."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    if kind is None:
+        return FAILED
+    click.echo(kind(main, {}, "director-client", "_DIRECTOR_CLIENT_COMPLETE").source())
+    return OK
