@@ -50,6 +50,8 @@ class Writer:
         self._places = asyncio.Semaphore(max_waiting)
         self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._closing = False
+        self.commits = 0
+        """Transactions until now: under load far fewer than calls."""
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -89,13 +91,18 @@ class Writer:
         except BaseException as error:  # noqa: BLE001 - whatever it is belongs to a caller; the thread goes on
             if len(calls) == 1 or is_locked(error):
                 explained = explain(error, path=self._path, doing="write to")
+                if explained is not error:
+                    explained.__cause__ = error
                 for call in calls:
                     call.error = explained
             else:
                 for call in calls:
                     self._commit(connection, [call], grow=False)
                 return
-        self._loop_call(calls)
+        else:
+            self.commits += 1
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._settle, calls)
 
     def _more(self, count: int) -> list[_Call]:
         """Return calls that wait, without waiting for any."""
@@ -110,10 +117,6 @@ class Writer:
                 break
             calls.append(call)
         return calls
-
-    def _loop_call(self, calls: list[_Call]) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._settle, calls)
 
     def _settle(self, calls: list[_Call]) -> None:
         for call in calls:
