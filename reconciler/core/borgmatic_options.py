@@ -1,6 +1,6 @@
 """``borgmatic:`` blocks, checked against the schema of the installed borgmatic. The door to jsonschema.
 
-Called by ``validate``. A block is one *layer* of a configuration, so what a layer lacks is no fault: required options
+Called by ``layers``. A block is one *layer* of a configuration, so what a layer lacks is no fault: required options
 are asked of the merged layers only. jsonschema-rs accepts what is right in microseconds; jsonschema explains the rest,
 in borgmatic's own words, which are jsonschema's. What borgmatic still rewrites for old configurations
 (``borgmatic.config.normalize``) is refused with the modern form, because old and new forms would not merge.
@@ -15,6 +15,7 @@ import jsonschema
 import jsonschema_rs
 
 from reconciler.core import explain
+from reconciler.core.explain import Fault
 from schema.resources import BackupSpec
 
 if TYPE_CHECKING:
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 
     from jsonschema.exceptions import ValidationError
 
-    from reconciler.core.catalogue import Located, Pointer
-    from schema.errors import Problem
-    from schema.resources import Backup, Profile
+    from reconciler.core.catalogue import Pointer
 
 BLOCK: Pointer = ("spec", "borgmatic")
 
@@ -78,21 +77,16 @@ class OptionChecker:
         """Whether the options are right and lack nothing: then so is whatever they are merged with, if it is too."""
         return bool(self._is_whole(options))
 
-    def layer_problems(self, located: Located[Profile] | Located[Backup]) -> Iterator[Problem]:
+    def faults(self, block: Mapping[str, Any]) -> Iterator[Fault]:
         """Yield what is wrong in one block, whatever it is merged with."""
-        block = located.resource.spec.borgmatic
         for name, instead in OWNED.items():
             if name in block:
-                yield located.problem(
-                    (*BLOCK, name),
-                    f"the borgmatic option '{name}' is written by the director",
-                    code="director-owned-option",
-                    hint=instead,
-                )
+                message = f"the borgmatic option '{name}' is written by the director"
+                yield Fault("director-owned-option", (*BLOCK, name), message, instead)
         options = {name: value for name, value in block.items() if name not in OWNED}
         if not self._is_layer(options):
             for error in self._layer.iter_errors(options):
-                yield from self._explained(error, located)
+                yield from _explained(error)
 
     def lacking(self, options: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Yield path and message of every required option that merged layers lack; items of lists never merge."""
@@ -107,44 +101,40 @@ class OptionChecker:
             return None
         return explain.did_you_mean(name, self.known) or "see `borgmatic config generate` for all options"
 
-    def _explained(self, error: ValidationError, located: Located[Any]) -> Iterator[Problem]:
-        path = tuple(error.absolute_path)
-        match error.validator:
-            case "additionalProperties":
-                yield from self._unknown(error, located)
-            case "oneOf" | "anyOf" if error.context:
-                for inner in _meant_branch(error):
-                    yield from self._explained(inner, located)
-            case "oneOf" | "anyOf":
-                return  # valid under several: only where the type is wrong, too, which is an error of its own
-            case _ if _is_interpolated(error):
-                return
-            case _:
-                yield located.problem(
-                    (*BLOCK, *path),
-                    f"borgmatic does not accept {_dotted(error)}: {_own_words(error)}",
-                    code="borgmatic-option",
-                    hint=_hint(error),
-                )
 
-    def _unknown(self, error: ValidationError, located: Located[Any]) -> Iterator[Problem]:
-        path = tuple(error.absolute_path)
-        known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
-        instance: Any = error.instance
-        for name in (name for name in instance if name not in known):
-            hint = _LEGACY.get(name, "") if not path else ""
-            if not hint and not path and name in _BACKUP_FIELDS:
-                hint = f"'{name}' is a field of the Backup: write it beside `borgmatic:`, not inside"
-            hint = hint or explain.did_you_mean(name, known)
-            if not hint and path:
-                hint = f"the options here are {explain.listed(known)}"
-            yield located.problem(
-                (*BLOCK, *path, name),
-                f"borgmatic does not know the option '{_join((*path, name))}': "
-                f"Additional properties are not allowed ('{name}' was unexpected)",
-                code="unknown-borgmatic-option",
-                hint=hint,
-            )
+def _explained(error: ValidationError) -> Iterator[Fault]:
+    """Yield what an error of jsonschema means to the person who wrote the block."""
+    match error.validator:
+        case "additionalProperties":
+            yield from _unknown(error)
+        case "oneOf" | "anyOf" if error.context:
+            for inner in _meant_branch(error):
+                yield from _explained(inner)
+        case "oneOf" | "anyOf":
+            return  # valid under several: only where the type is wrong, too, which is an error of its own
+        case _ if _is_interpolated(error):
+            return
+        case _:
+            message = f"borgmatic does not accept {_dotted(error)}: {_own_words(error)}"
+            yield Fault("borgmatic-option", (*BLOCK, *error.absolute_path), message, _hint(error))
+
+
+def _unknown(error: ValidationError) -> Iterator[Fault]:
+    path = tuple(error.absolute_path)
+    known = error.schema.get("properties", {}) if isinstance(error.schema, dict) else {}
+    instance: Any = error.instance
+    for name in (name for name in instance if name not in known):
+        hint = _LEGACY.get(name, "") if not path else ""
+        if not hint and not path and name in _BACKUP_FIELDS:
+            hint = f"'{name}' is a field of the Backup: write it beside `borgmatic:`, not inside"
+        hint = hint or explain.did_you_mean(name, known)
+        if not hint and path:
+            hint = f"the options here are {explain.listed(known)}"
+        message = (
+            f"borgmatic does not know the option '{_join((*path, name))}': "
+            f"Additional properties are not allowed ('{name}' was unexpected)"
+        )
+        yield Fault("unknown-borgmatic-option", (*BLOCK, *path, name), message, hint)
 
 
 _BACKUP_FIELDS = {field.alias for field in BackupSpec.model_fields.values()}

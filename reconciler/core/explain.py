@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
 from schema import scalars
+from schema.errors import Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
     from reconciler.core.catalogue import Pointer
 
+MAX_FAULTS = 100
+"""Of one resource: who has made a hundred mistakes does not read on."""
 _SHOWN = 60
 
 
@@ -32,6 +36,41 @@ class Fault:
     pointer: Pointer
     message: str
     hint: str = ""
+    severity: Severity = Severity.ERROR
+
+
+class Known:
+    """The names of one kind, for hints at what may have been meant; bounded, however many names and mistakes."""
+
+    _MAX_CANDIDATES = 1_000
+    _MAX_WORDS = 200
+
+    def __init__(self, kind: str, names: Collection[str]) -> None:
+        self.kind = kind
+        self.names = names
+        self._hints: dict[str, str] = {}
+        self._listed = ""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def hint(self, name: str) -> str:
+        """Return ``did you mean 'x'?``, or which names there are."""
+        found = self._hints.get(name)
+        if found is None and len(self._hints) < self._MAX_WORDS:
+            alike = (one for one in self.names if abs(len(one) - len(name)) <= 3 and _ends_alike(one, name))
+            found = self._hints[name] = did_you_mean(name, list(islice(alike, self._MAX_CANDIDATES)))
+        return found or self._all()
+
+    def _all(self) -> str:
+        if not self._listed:
+            there = f"there are: {listed(sorted(self.names))}"
+            self._listed = there if self.names else f"the source has no {self.kind} at all"
+        return self._listed
+
+
+def _ends_alike(first: str, second: str) -> bool:
+    return first[:1] == second[:1] or first[-1:] == second[-1:]
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
@@ -78,6 +117,8 @@ def faults(error: ValidationError, model: type[BaseModel], content: Any) -> list
     """Return what is wrong with ``content``, which ``model`` refused, without pydantic's words and branches."""
     found: dict[tuple[str, Pointer], Fault] = {}
     for details in error.errors(include_url=False):
+        if len(found) >= MAX_FAULTS:
+            break
         pointer, at_key, branch = _pointer(details["loc"], content)
         if branch is not None and not _is_meant(branch, value_at(content, pointer[: branch.depth])):
             continue

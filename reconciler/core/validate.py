@@ -9,9 +9,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from reconciler.core import explain, references
-from reconciler.core.borgmatic_options import BLOCK, SECRET_OPTION, OptionChecker
-from reconciler.core.expand import ClientIndex, merge_backup
+from reconciler.core.expand import merge_backup
+from reconciler.core.layers import LayerCache
 from reconciler.core.load import limited
+from reconciler.core.seals import Uses
 from schema import envelope
 from schema.errors import Problem, Severity, TrustError
 from schema.resources import Backup, Client, Profile, Repository, Secret
@@ -19,32 +20,32 @@ from schema.resources import Backup, Client, Profile, Repository, Secret
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from reconciler.core.borgmatic_options import OptionChecker
     from reconciler.core.catalogue import Catalogue, Located, Pointer
 
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}?")
 _PLACEHOLDERS = ("client", "backup")
-_REFERENCE = re.compile(r"^\{(?:secret|credential) |\{\w+\}|\$\{\w+")
-_URL_PASSWORD = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/:@]*:(?![{$])[^\s/@]+@", re.IGNORECASE)
 
 
-def validate(catalogue: Catalogue, *, borgmatic_schema: Mapping[str, Any]) -> tuple[Problem, ...]:
+def validate(
+    catalogue: Catalogue, *, borgmatic_schema: Mapping[str, Any], cache: LayerCache | None = None
+) -> tuple[Problem, ...]:
     """Return all problems across the resources, in the order of their places."""
-    return limited(_problems(catalogue, OptionChecker(borgmatic_schema)))
+    return limited(_problems(catalogue, borgmatic_schema, LayerCache() if cache is None else cache))
 
 
-def _problems(catalogue: Catalogue, checker: OptionChecker) -> Iterator[Problem]:
-    index = ClientIndex(catalogue.all(Client))
+def _problems(catalogue: Catalogue, borgmatic_schema: Mapping[str, Any], cache: LayerCache) -> Iterator[Problem]:
+    names = references.Names(catalogue)
     yield from _key_problems(catalogue)
     yield from _url_problems(catalogue)
     for secret in catalogue.all(Secret).values():
-        yield from references.secret_problems(secret, catalogue, index)
+        yield from references.secret_problems(secret, names)
     for backup in catalogue.all(Backup).values():
-        yield from references.backup_problems(backup, catalogue, index)
-    uses = references.SecretUses(catalogue, index)
-    uses.collect()
+        yield from references.backup_problems(backup, names)
+    uses = Uses(names)
+    yield from _layer_problems(catalogue, uses, checker=cache.checker(borgmatic_schema), cache=cache)
     yield from uses.problems
     yield from uses.unsealed()
-    yield from _block_problems(catalogue, checker)
 
 
 # --- Keys and repositories ------------------------------------------------------------------------------------------
@@ -109,43 +110,29 @@ def _url_problems(catalogue: Catalogue) -> Iterator[Problem]:
 # --- borgmatic blocks -----------------------------------------------------------------------------------------------
 
 
-def _block_problems(catalogue: Catalogue, checker: OptionChecker) -> Iterator[Problem]:
+def _layer_problems(
+    catalogue: Catalogue, uses: Uses, *, checker: OptionChecker, cache: LayerCache
+) -> Iterator[Problem]:
     incomplete: set[str] = set()
-    lacking: dict[tuple[str, str], Problem] = {}  # a profile's fault is named once, not for every backup
     for profile in catalogue.all(Profile).values():
-        yield from _layer_problems(profile, checker)
-        if not checker.is_whole(profile.resource.spec.borgmatic):
+        layer = cache.layer(profile.resource, checker)
+        yield from (_located(profile, fault) for fault in layer.faults)
+        uses.add(profile, layer.references)
+        if not layer.is_whole:
             incomplete.add(profile.resource.name)
+    lacking: dict[tuple[str, str], Problem] = {}  # a profile's fault is named once, not for every backup
     for backup in catalogue.all(Backup).values():
-        yield from _layer_problems(backup, checker)
-        spec = backup.resource.spec
-        if not checker.is_whole(spec.borgmatic) or not incomplete.isdisjoint(spec.profiles):
+        layer = cache.layer(backup.resource, checker)
+        yield from (_located(backup, fault) for fault in layer.faults)
+        uses.add(backup, layer.references)
+        if not layer.is_whole or not incomplete.isdisjoint(backup.resource.spec.profiles):
             for message, problem in _lacking(backup, catalogue, checker):
                 lacking.setdefault((problem.place, message), problem)
     yield from lacking.values()
 
 
-def _layer_problems(located: Located[Profile] | Located[Backup], checker: OptionChecker) -> Iterator[Problem]:
-    spec = located.resource.spec
-    yield from checker.layer_problems(located)
-    for option in spec.layering:
-        hint = checker.unknown_option(option)
-        if hint is not None:
-            yield located.problem(
-                ("spec", "layering", option),
-                f"borgmatic does not know the option '{option}'",
-                code="unknown-borgmatic-option",
-                hint=hint,
-            )
-    yield from _plaintext(located)
-    if "ssh_command" in spec.borgmatic:
-        yield located.problem(
-            (*BLOCK, "ssh_command"),
-            "ssh_command runs a program of its own: clients refuse it unless their local policy allows it",
-            code="ssh-command",
-            hint="a Repository's sshKeyFrom and knownHosts make the usual ssh command, which needs no permission",
-            severity=Severity.WARNING,
-        )
+def _located(located: Located[Any], fault: explain.Fault) -> Problem:
+    return located.problem(fault.pointer, fault.message, code=fault.code, hint=fault.hint, severity=fault.severity)
 
 
 def _lacking(backup: Located[Backup], catalogue: Catalogue, checker: OptionChecker) -> Iterator[tuple[str, Problem]]:
@@ -154,18 +141,3 @@ def _lacking(backup: Located[Backup], catalogue: Catalogue, checker: OptionCheck
     for path, message in checker.lacking(effective.options):
         sentence = f"{message} (in backup '{backup.resource.name}', with all its layers)"
         yield message, effective.origin(*path).problem(sentence, code="borgmatic-option")
-
-
-def _plaintext(located: Located[Profile] | Located[Backup]) -> Iterator[Problem]:
-    """Yield a warning for each secret that stands readable in Git."""
-    for pointer, text in references.strings(located.resource.spec.borgmatic, BLOCK):
-        name = next((part for part in reversed(pointer) if isinstance(part, str)), "")
-        readable = bool(text) and SECRET_OPTION.search(name) is not None and _REFERENCE.search(text) is None
-        if readable or ("://" in text and _URL_PASSWORD.search(text)):
-            yield located.problem(
-                pointer,
-                f"the secret in '{name}' stands readable in Git",
-                code="plaintext-secret",
-                hint=f"seal it with `director seal . NAME {name}`, write '{{secret NAME}}' here, and change the secret",
-                severity=Severity.WARNING,
-            )

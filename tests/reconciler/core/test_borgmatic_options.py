@@ -21,7 +21,10 @@ def problems(block: str) -> list[Problem]:
         f"apiVersion: borgmatic.director/v1\nkind: Profile\nmetadata: {{name: x}}\nspec:\n  borgmatic:\n    {block}\n"
     )
     profile = written.catalogue(written.file("a.yaml", text)).all(Profile)["x"]
-    return list(CHECKER.layer_problems(profile))
+    return [
+        profile.problem(fault.pointer, fault.message, code=fault.code, hint=fault.hint)
+        for fault in CHECKER.faults(profile.resource.spec.borgmatic)
+    ]
 
 
 @pytest.mark.parametrize(
