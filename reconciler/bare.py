@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from reconciler.git_objects import Commit, GitObjects, NotARepository, is_revision, make_bare
+from reconciler.git_objects import Commit, GitObjects, NotARepository, is_revision, make_repository
 from reconciler.source import SourceSettings
 from reconciler.source_files import Files
 from schema.errors import DirectorError, Problem, Severity, TerminalError, TransientError
@@ -81,7 +81,7 @@ def init_bare(directory: Path, *, director_command: Sequence[str], branch: str =
                     f"cannot make a bare repository of '{directory}': it is not empty",
                     hint="name a new folder, or one that `director init --bare` made",
                 )
-            make_bare(directory, branch=watched.branch)
+            make_repository(directory, branch=watched.branch, bare=True)
         _configure(GitObjects(directory), watched)
         director = shlex.join(director_command)
         for name, text in (("pre-receive", _PRE_RECEIVE), ("post-receive", _POST_RECEIVE)):

@@ -153,7 +153,7 @@ async def _direct(settings: DirectorSettings) -> None:
 
 
 async def _direct_this_machine(settings: DirectorSettings, *, name: str | None, client_config: Path | None) -> None:
-    from client.cli import build_agent
+    from client.build import build_agent
     from reconciler.clock import SystemClock
     from reconciler.listen import Address
     from reconciler.process import directing, serve
@@ -177,15 +177,18 @@ def _pages(reader: Reader, director: Director) -> list[Callable[[], Coroutine[An
 
 
 async def _serve_pages(reader: Reader, settings: DirectorSettings, *, metrics: Callable[[], bytes] | None) -> None:
+    from reconciler.listen import Address
     from web_readonly.app import make_app, serve
 
-    await serve(make_app(reader, now=_now, metrics=metrics), settings.web.address)
+    address = Address.parse(settings.web.address)
+    app = make_app(reader, now=_now, metrics=metrics, allow_remote=settings.web.allow_remote)
+    await serve(app, host=address.host, port=address.port)
 
 
 @contextlib.contextmanager
 def _reading(settings: DirectorSettings) -> Iterator[tuple[Reader, Callable[..., Any]]]:
     """Open the read model of a store: as the pages' reader, and as the admin socket's questions."""
-    from web_readonly.questions import answer
+    from web_readonly.answers import answer
     from web_readonly.reader import Reader
 
     with contextlib.closing(Reader(settings.store_path)) as reader:

@@ -430,10 +430,11 @@ class GitObjects:
         )
 
 
-def make_bare(directory: Path, *, branch: str) -> None:
-    """Make ``directory`` a bare repository without hooks, whose first branch will be ``branch``."""
+def make_repository(directory: Path, *, branch: str, bare: bool) -> None:
+    """Make ``directory`` a repository without hooks, whose first branch will be ``branch``."""
     directory.mkdir(parents=True, exist_ok=True)
-    GitObjects(directory)._read("init", "--bare", "--quiet", "--template=", f"--initial-branch={branch}")  # noqa: SLF001
+    kind = ["--bare"] if bare else []
+    GitObjects(directory)._read("init", *kind, "--quiet", "--template=", f"--initial-branch={branch}")  # noqa: SLF001
 
 
 class _Place(TypedDict):

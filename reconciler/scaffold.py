@@ -9,8 +9,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pygit2
-
+from reconciler.git_objects import discover, make_repository
 from schema.envelope import parse_client_key
 from schema.errors import TerminalError, TransientError
 from schema.resources import Directories
@@ -92,9 +91,9 @@ def write(
             (directory / path).write_text(text, encoding="utf-8")
         (directory / ".schema").mkdir(exist_ok=True)
         shutil.copyfile(_SCHEMAS / "all.json", directory / ".schema" / "all.json")
-        if pygit2.discover_repository(str(directory.resolve())) is None:
-            pygit2.init_repository(str(directory), initial_head=branch)
-    except (OSError, pygit2.GitError) as error:
+        if discover(directory) is None:
+            make_repository(directory, branch=branch, bare=False)
+    except OSError as error:
         raise TransientError(f"cannot write the starting source to {directory}: {error}") from error
     return [*texts, Path(".schema/all.json")]
 

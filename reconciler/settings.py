@@ -82,6 +82,8 @@ class WebTable(_Table):
 
     enabled: bool = True
     address: str = "127.0.0.1:8441"
+    allow_remote: bool = False
+    """Let other machines reach it. It asks nobody who they are yet: only behind a proxy that does."""
 
 
 class StoreTable(_Table):

@@ -70,7 +70,7 @@ def show(stage: Stage) -> int:
     echo '# by hand' >> {stage.folder}/atlas/borgmatic.d/system.yaml    # drift: healed on atlas
     echo '# by hand' >> {stage.folder}/luna/borgmatic.d/system.yaml     # drift: only reported on luna
     director drift
-    director-client status --config {stage.folder}/atlas/client.toml
+    director-client --config {stage.folder}/atlas/client.toml status
 
   Ctrl-C ends the demo and removes everything.
 """,

@@ -124,7 +124,7 @@ class Stage:
 
     def client_options(self, name: str, arguments: tuple[str, ...]) -> list[str]:
         """Return the arguments with which ``name``'s own settings are used."""
-        return [arguments[0], "--config", str(self.folder / name / "client.toml"), *arguments[1:]]
+        return ["--config", str(self.folder / name / "client.toml"), *arguments]
 
     def start(self, name: str, *command: str) -> None:
         """Start a program that goes on, its output in a log file."""
@@ -162,9 +162,12 @@ class Stage:
 
     def page(self, path: str) -> str:
         """Return a page of the dashboard."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.web_port}{path}", timeout=10) as answer:
-            text: str = answer.read().decode()
-            return text
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.web_port}{path}", timeout=10) as answer:
+                text: str = answer.read().decode()
+                return text
+        except OSError as error:
+            raise DemoFailed(f"the page {path} cannot be read: {error}") from error
 
     # --- Setting up ---------------------------------------------------------------------------------------------------
 
