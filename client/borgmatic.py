@@ -124,17 +124,24 @@ class Group:
             async with asyncio.timeout(grace):
                 await self._process.wait()
                 # Borg may still be busy giving its lock back when borgmatic is gone.
-                while self._signal(0):  # noqa: ASYNC110 - a process group wakes nobody when it ends
+                while _is_alive(self.id):  # noqa: ASYNC110 - a process group wakes nobody when it ends
                     await asyncio.sleep(_POLL_SECONDS)
         self._signal(signal.SIGKILL)
         return await self._process.wait()
 
-    def _signal(self, number: int) -> bool:
-        try:
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return False
-        return True
+
+
+def _is_alive(group: int) -> bool:
+    """Whether a process of the group runs. Zombies do not: in a container nobody may ever collect them. See proc(5)."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            state, _, number = path.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(number) == group and state not in {"Z", "X"}:
+                return True
+    return False
 
 
 async def start(

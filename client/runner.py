@@ -16,6 +16,7 @@ import contextlib
 import errno
 import os
 import re
+import signal
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -79,6 +80,8 @@ class _Run:
     began: datetime
     scrub: Scrubber
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[object] | None = None
+    """While it waits for its turn: the task that a cancellation has to wake."""
     deadline: float | None = None
     waiting: list[LogLine] = field(default_factory=list)
     waiting_characters: int = 0
@@ -147,7 +150,9 @@ class Runner:
             async with self._turn(run):
                 await self._work(run)
         except asyncio.CancelledError as error:
-            interrupted, run.stopped = error, Outcome.CANCELLED
+            run.stopped = Outcome.CANCELLED
+            if not self._was_ours(run):
+                interrupted = error
         except DirectorError as error:
             run.failures[""] = _Failure(error.message, error.hint)
         finally:
@@ -165,9 +170,17 @@ class Runner:
     def cancel(self, run_id: str) -> bool:
         """End a run: its outcome will be ``cancelled``. Returns whether it was running."""
         run = self._runs.get(run_id)
-        if run is not None:
-            run.cancelled.set()
-        return run is not None
+        if run is None:
+            return False
+        first = not run.cancelled.is_set()
+        run.cancelled.set()
+        if first and run.task is not None:
+            run.task.cancel()
+        return True
+
+    def _was_ours(self, run: _Run) -> bool:
+        """Whether the task was woken by ``cancel`` alone, and not by whoever owns it."""
+        return run.task is not None and run.cancelled.is_set() and run.task.uncancel() == 0
 
     @asynccontextmanager
     async def _turn(self, run: _Run) -> AsyncIterator[None]:
@@ -177,7 +190,9 @@ class Runner:
         def wait(what: str) -> None:
             run.progress(self._seen(run, Seen(phase=f"waiting for {what}")))
 
+        run.task = asyncio.current_task()
         async with self._turns.hold(urls, waiting=wait):
+            run.task = None
             run.began = self._clock.now()
             timeout = run.job.timeout
             run.deadline = None if timeout is None else self._clock.monotonic() + timeout
@@ -286,6 +301,9 @@ class Runner:
 
     async def _follow(self, run: _Run, arguments: list[str], reader: Reader, *, limit: float | None = None) -> int:
         """Run a program until it ends, the run is cancelled, or its time is over; return the exit code."""
+        if run.cancelled.is_set():
+            self._stop(run, seconds=None)
+            return -signal.SIGTERM
         lines = Lines(), Lines()
 
         def read(into: Lines, understand: Callable[[bytes], None]) -> Callable[[bytes], None]:
