@@ -28,6 +28,7 @@ from schema.observed import (
     LogLine,
     Outcome,
     Refusal,
+    Report,
     RunFinished,
     RunLog,
     RunProgress,
@@ -392,7 +393,8 @@ async def test_a_run_whose_start_was_lost_gets_a_row_in_its_place(published, pat
 async def test_nobody_touches_the_run_of_another_client(published, path):
     await facts.ingest(published, facts.started(), facts.log())
 
-    for number, report in enumerate((facts.started(), facts.log(first=3), facts.finished()), 1):
+    reports: list[Report] = [facts.started(), facts.log(first=3), facts.finished()]
+    for number, report in enumerate(reports, 1):
         high = await facts.ingest(published, report, client="web-2", first=number)
         assert high == number
 
@@ -593,8 +595,8 @@ async def test_what_was_acknowledged_is_there_after_a_kill(path):
     assert process.stdout is not None
     acknowledged: dict[str, int] = {}
     for _ in range(400):
-        name, high = process.stdout.readline().split()
-        acknowledged[name] = int(high)
+        words = process.stdout.readline().split()
+        acknowledged[words[0]] = int(words[1])
     process.kill()
     for line in process.stdout.read().splitlines():
         if len(parts := line.split()) == 2:

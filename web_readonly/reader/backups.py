@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import ColumnElement, bindparam, case, false, func, literal, or_, select, tuple_
+from sqlalchemy import ColumnElement, bindparam, case, false, func, literal, or_, select
 
 from schema import assessment
 from schema.status import ArchiveStatus, BackupStatus, Evidence, Page, RepositoryStatus
 from schema.tables import UtcText, archives, backups, evidence
-from web_readonly.reader.paging import bounded, decode, encode
+from web_readonly.reader.paging import beyond, bounded, decode, encode
 from web_readonly.reader.runs import read_several
 from web_readonly.reader.source import read_conditions, read_suspended
 
@@ -80,7 +80,8 @@ def read_backups(
     if wanted.state is not None:
         query = query.where(assessed(suspended) == wanted.state)
     if after:
-        query = query.where(tuple_(*_KEY) > tuple_(*decode(after, str, str)))
+        here, there = beyond(_KEY, decode(after, str, str))
+        query = query.where(here > there)
     rows = connection.execute(query, {"now": now}).mappings().all()
     items = _backups(connection, rows[:limit], suspended=suspended, now=now)
     return Page(items=items, next=encode([items[-1].client, items[-1].backup]) if len(rows) > limit else "")
@@ -194,7 +195,8 @@ def read_repositories(connection: Connection, *, name: str, url: str, limit: int
     if url:
         query = query.where(evidence.c.url == url)
     if after:
-        query = query.where(tuple_(*_PLACE) > tuple_(*decode(after, str, str)))
+        here, there = beyond(_PLACE, decode(after, str, str))
+        query = query.where(here > there)
     rows = connection.execute(query).mappings().all()
     items = tuple(_repository(connection, row) for row in rows[:limit])
     return Page(items=items, next=encode([items[-1].name, items[-1].url]) if len(rows) > limit else "")
@@ -236,7 +238,8 @@ def read_archives(
             query = query.where(column == wanted)
     if before:
         key = decode(before, datetime, str, str, str, str)
-        query = query.where(archives.c.start <= key[0], tuple_(*_ARCHIVE_KEY) < tuple_(*key))
+        here, there = beyond(_ARCHIVE_KEY, key)
+        query = query.where(archives.c.start <= key[0], here < there)
     rows = connection.execute(query).mappings().all()
     items = tuple(ArchiveStatus(**row) for row in rows[:limit])
     last = [rows[limit - 1][column.name] for column in _ARCHIVE_KEY] if len(rows) > limit else []

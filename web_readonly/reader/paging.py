@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import literal, tuple_
 
 from schema.tables import moment_text
 from web_readonly.reader.database import InvalidQuery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement
 
 MAX_LIMIT: Final = 500
 _SEPARATOR: Final = "~"
@@ -42,13 +46,18 @@ def _value(text: str, kind: type) -> Any:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
             raise ValueError
-        return moment
+        return moment.astimezone(UTC)
     if kind is int:
         number = int(text)
         if abs(number) >= 2**63:
             raise ValueError
         return number
     return text
+
+
+def beyond(columns: Sequence[ColumnElement[Any]], key: Sequence[Any]) -> tuple[Any, Any]:
+    """Return both sides of a comparison of keys; each value is bound as its column's type."""
+    return tuple_(*columns), tuple_(*(literal(one, column.type) for one, column in zip(key, columns, strict=True)))
 
 
 def contains(text: str) -> str:

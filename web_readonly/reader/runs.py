@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import select
 
 from schema.observed import Outcome
 from schema.status import LogEntry, Page, RunStatus, Sample
 from schema.tables import run_logs, runs, samples
-from web_readonly.reader.paging import bounded, contains, decode, encode
+from web_readonly.reader.paging import beyond, bounded, contains, decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,7 +45,8 @@ def read_runs(connection: Connection, wanted: RunFilter, *, limit: int, before: 
     if before:
         started, run = decode(before, datetime, str)
         # The first line is what the index is entered by; the second leaves out what shares the moment.
-        query = query.where(runs.c.started <= started, tuple_(*_KEY) < tuple_(started, run))
+        here, there = beyond(_KEY, (started, run))
+        query = query.where(runs.c.started <= started, here < there)
     items = tuple(_run(row) for row in connection.execute(query).mappings())
     more = len(items) > limit
     return Page(items=items[:limit], next=encode([items[limit - 1].started, items[limit - 1].id]) if more else "")
