@@ -8,6 +8,7 @@ import pytest
 
 from reconciler.core import load
 from reconciler.core.catalogue import SourceFile
+from reconciler.core.layers import LayerCache
 from reconciler.core.validate import validate
 from schema.envelope import EscrowIdentity
 from schema.errors import Problem
@@ -307,6 +308,56 @@ def test_a_source_may_hold_nothing_at_all():
 
 
 def test_thousands_of_problems_are_counted_and_not_all_shown():
-    backups = [written.backup(f"b{index}", schedule="x") for index in range(1_100)]
+    backup = written.backup("files", repositories=[f"r{index}" for index in range(1_234)])
 
-    assert len(problems(*backups)) == load.MAX_PROBLEMS + 1
+    found = problems(backup)
+
+    assert len(found) == load.MAX_PROBLEMS + 1
+    assert found[-1].message == "234 more problems are not shown"
+
+
+# --- The cache ------------------------------------------------------------------------------------------------------
+
+
+def test_with_a_cache_the_second_validation_says_the_same():
+    sources = written.small(
+        written.backup("files", borgmatic={"keep_dayly": 7, "ntfy": {"topic": "x", "password": "{secret db}"}})
+    )
+    parsed, layers = load.ParseCache(), LayerCache()
+
+    first, second = (
+        validate(load.load(sources, cache=parsed).catalogue, borgmatic_schema=written.BORGMATIC_SCHEMA, cache=layers)
+        for _ in range(2)
+    )
+
+    assert [one.code for one in first] == ["unknown-borgmatic-option", "dangling-reference"]
+    assert second == first
+
+
+def test_a_cached_fault_moves_with_its_file():
+    parsed, layers = load.ParseCache(), LayerCache()
+    file = written.backup("files", borgmatic={"keep_dayly": 7})
+
+    places = [
+        validate(
+            load.load([SourceFile(path, file.blob, file.data)], cache=parsed).catalogue,
+            borgmatic_schema=written.BORGMATIC_SCHEMA,
+            cache=layers,
+        )[-1].path
+        for path in ("a.yaml", "b.yaml")
+    ]
+
+    assert places == ["a.yaml", "b.yaml"]
+
+
+def test_another_schema_is_not_answered_from_the_cache():
+    layers = LayerCache()
+    catalogue = written.catalogue(*written.small())
+    strict = {"type": "object", "additionalProperties": False, "properties": {"keep_daily": {"type": "integer"}}}
+
+    found = [
+        [one.code for one in validate(catalogue, borgmatic_schema=schema, cache=layers)]
+        for schema in (written.BORGMATIC_SCHEMA, strict)
+    ]
+
+    assert found == [[], ["unknown-borgmatic-option"]]
