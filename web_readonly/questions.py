@@ -1,110 +1,347 @@
-"""The read model by the name of a question, with text arguments: what commands ask through the admin socket."""
+"""What each page asks of the reader, from the path and the filters of one request. ``web_readonly.views`` lists them.
+
+A question returns its main answer, which is also the JSON of ``/api/v1``, and what the page shows beside it. Sealed
+values never leave here: of a desired state, pages get the files and the names of its secrets.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from schema.errors import TerminalError
-from schema.observed import Outcome
-from web_readonly.reader import BackupFilter, ClientFilter, Reader, RunFilter
+from schema.observed import Outcome, hide_secret_values
+from schema.status import Following, Page, Phase
+from web_readonly.reader import BackupFilter, ClientFilter, InvalidQuery, RunFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-    from schema.status import Page
+    from pydantic import BaseModel
 
-PAGE: Final = 200
-"""How much is read at once; ``limit`` may be more."""
+    from schema.desired import Content
+    from schema.status import BackupStatus, Evidence
+    from web_readonly.reader import Reader
 
+    Question = Callable[[Reader, "Asked"], "Answer"]
 
-def answer(reader: Reader, question: str, arguments: dict[str, str], *, now: datetime) -> Any:
-    """Return models (one, or a list) that answer ``question``.
+T = TypeVar("T")
 
-    Raises:
-        TerminalError: there is no such question, or nothing by that name.
-    """
-    ask = _QUESTIONS.get(question)
-    if ask is None:
-        raise TerminalError(f"there is no question '{question}'")
-    return ask(reader, arguments, now)
-
-
-def _all(arguments: dict[str, str], read: Callable[[int, str], Page[Any]]) -> list[Any]:
-    """Read page after page, at most ``limit`` rows."""
-    limit, cursor = int(arguments.get("limit", "1000000")), ""
-    found: list[Any] = []
-    while limit > len(found):
-        page = read(min(PAGE, limit - len(found)), cursor)
-        found += page.items
-        cursor = page.next
-        if not cursor:
-            break
-    return found
+LOG_LINES: Final = 500
+_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+_PROTECTION: Final = ("protected", "unprotected", "unknown", "without-objective")
+CLIENT_STATES: Final = (
+    "connected",
+    "away",
+    "drifted",
+    *(one.value for one in Following),
+    *(one.value for one in Phase),
+)
+BACKUP_STATES: Final = (*_PROTECTION, "running")
+RUN_OUTCOMES: Final = ("running", *(one.value for one in Outcome))
 
 
-def _one(found: Any, what: str) -> Any:
-    if found is None:
-        raise TerminalError(f"there is no {what}")
-    return found
+class NotFound(TerminalError):
+    """There is no such thing. Answered with 404."""
 
 
-def _clients(reader: Reader, arguments: dict[str, str], now: datetime) -> Any:
-    wanted = ClientFilter(text=arguments.get("text", ""))
-    return _all(arguments, lambda limit, after: reader.clients(wanted, limit=limit, after=after, now=now))
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request: when, the parts of its path, and its filters (name → values, empty ones left out)."""
+
+    now: datetime
+    path: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def text(self, name: str) -> str:
+        """Return a filter that may be given once; empty when it is not."""
+        values = self.query.get(name, ())
+        if len(values) > 1:
+            raise InvalidQuery(f"'{name}' was given {len(values)} times", hint=f"give '{name}' once")
+        return values[0] if values else ""
+
+    def choice(self, name: str, allowed: Sequence[str]) -> str:
+        """Return a filter that is one of a few words."""
+        value = self.text(name)
+        if value and value not in allowed:
+            raise InvalidQuery(f"'{name}' cannot be '{value[:80]}'", hint=f"it is one of: {', '.join(allowed)}")
+        return value
+
+    def labels(self) -> dict[str, str]:
+        """Return the labels of ``label=key=value``, which may be given several times."""
+        found = {}
+        for text in self.query.get("label", ()):
+            key, separator, value = text.partition("=")
+            if not key or not separator:
+                raise InvalidQuery(f"'{text[:80]}' is not a label", hint="write key=value, for example role=web")
+            found[key.strip()] = value.strip()
+        return found
+
+    def number(self, name: str, *, least: int) -> int | None:
+        """Return a filter that is a whole number."""
+        text = self.text(name)
+        if not text:
+            return None
+        digits = text.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= 12 and int(text) >= least):
+            raise InvalidQuery(f"'{name}' cannot be '{text[:80]}'", hint=f"it is a number from {least}")
+        return int(text)
 
 
-def _backups(reader: Reader, arguments: dict[str, str], now: datetime) -> Any:
-    wanted = BackupFilter(client=arguments.get("client", ""), backup=arguments.get("backup", ""))
-    return _all(arguments, lambda limit, after: reader.backups(wanted, limit=limit, after=after, now=now))
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The main answer, and what a page shows beside it."""
+
+    main: BaseModel
+    beside: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _runs(reader: Reader, arguments: dict[str, str], _: datetime) -> Any:
-    word = arguments.get("outcome", "")
-    known = [*(outcome.value for outcome in Outcome), "running"]
-    if word and word not in known:
-        raise TerminalError(f"'{word}' is not an outcome; write one of {', '.join(known)}")
-    wanted = RunFilter(
-        client=arguments.get("client", ""),
-        backup=arguments.get("backup", ""),
-        outcome="running" if word == "running" else Outcome(word) if word else None,
+@dataclass(frozen=True, slots=True)
+class FileShown:
+    """A managed file: where it lies on the client, where it comes from, and its text without secret values."""
+
+    path: str
+    origin: str
+    text: str
+    size: int
+    mode: str
+
+
+def _found(value: T | None, kind: str, name: str, *, look: str) -> T:
+    if value is None:
+        raise NotFound(f"there is no {kind} '{name[:200]}'", hint=f"see {look}")
+    return value
+
+
+# --- Overview and source ----------------------------------------------------------------------------------------------
+
+
+def overview(reader: Reader, asked: Asked) -> Answer:
+    """Answer whether anything is unprotected, and what to do first."""
+    return Answer(
+        reader.overview(now=asked.now),
+        {
+            "running": reader.runs(RunFilter(outcome="running"), limit=10).items,
+            "runs": reader.runs(limit=40).items,
+            "pending": reader.pending(),
+        },
     )
-    return _all(arguments, lambda limit, before: reader.runs(wanted, limit=limit, before=before))
 
 
-def _run(reader: Reader, arguments: dict[str, str], _: datetime) -> Any:
-    return _one(reader.run(arguments["id"]), f"run '{arguments['id']}'")
+def source(reader: Reader, asked: Asked) -> Answer:
+    """Answer which revision is published, and what is wrong with the newest."""
+    return Answer(reader.source(), {"revisions": reader.revisions(limit=30, before=asked.text("after"))})
 
 
-def _run_log(reader: Reader, arguments: dict[str, str], _: datetime) -> Any:
-    run = arguments["id"]
-    return _all(arguments, lambda limit, after: reader.run_log(run, limit=limit, after=int(after or "-1")))
+def revisions(reader: Reader, asked: Asked) -> Answer:
+    """Answer how each revision was judged."""
+    return Answer(reader.revisions(before=asked.text("after")))
 
 
-def _archives(reader: Reader, arguments: dict[str, str], _: datetime) -> Any:
-    wanted = {name: arguments.get(name, "") for name in ("client", "backup", "repository")}
-    return _all(arguments, lambda limit, before: reader.archives(**wanted, limit=limit, before=before))
+def revision(reader: Reader, asked: Asked) -> Answer:
+    """Answer how one revision was judged, and why."""
+    name = asked.path["revision"]
+    main, problems = _found(reader.revision(name), "revision", name, look="/source for those that were seen")
+    return Answer(main, {"problems": problems})
 
 
-def _events(reader: Reader, arguments: dict[str, str], _: datetime) -> Any:
-    client = arguments.get("client", "")
-    return _all(arguments, lambda limit, before: reader.events(client=client, limit=limit, before=before))
+def events(reader: Reader, asked: Asked) -> Answer:
+    """Answer who did what."""
+    return Answer(reader.events(client=asked.text("client"), reason=asked.text("reason"), before=asked.text("after")))
 
 
-_QUESTIONS: Final[dict[str, Callable[[Reader, dict[str, str], datetime], Any]]] = {
-    "overview": lambda reader, _, now: reader.overview(now=now),
-    "source": lambda reader, _, __: reader.source(),
-    "clients": _clients,
-    "client": lambda reader, arguments, now: _one(
-        reader.client(arguments["name"], now=now), f"client '{arguments['name']}'"
-    ),
-    "pending": lambda reader, _, __: list(reader.pending()),
-    "backups": _backups,
-    "runs": _runs,
-    "run": _run,
-    "run_log": _run_log,
-    "archives": _archives,
-    "events": _events,
-    "tokens": lambda reader, _, __: list(reader.tokens()),
-    "lockouts": lambda reader, _, now: list(reader.lockouts(now=now)),
-}
+def about(reader: Reader, asked: Asked) -> Answer:
+    """Answer what this is, and who could get in."""
+    return Answer(reader.source(), {"tokens": reader.tokens(), "lockouts": reader.lockouts(now=asked.now)})
+
+
+# --- Clients ----------------------------------------------------------------------------------------------------------
+
+
+def clients(reader: Reader, asked: Asked) -> Answer:
+    """Answer how each client stands."""
+    state = asked.choice("state", CLIENT_STATES)
+    wanted = ClientFilter(
+        text=asked.text("q"),
+        labels=asked.labels(),
+        phase=Phase(state) if state in set(Phase) else None,
+        # "unknown" and the like belong to following; no word stands in both.
+        following=Following(state) if state in set(Following) else None,
+        connected={"connected": True, "away": False}.get(state),
+        drifted=True if state == "drifted" else None,
+    )
+    page = reader.clients(wanted, after=asked.text("after"), now=asked.now)
+    return Answer(page, {"pending": reader.pending(), "states": CLIENT_STATES})
+
+
+def client(reader: Reader, asked: Asked) -> Answer:
+    """Answer what one client should have, has, and does."""
+    name = asked.path["client"]
+    main = _found(reader.client(name, now=asked.now), "client", name, look="/clients for all of them")
+    content, state = reader.content(name), reader.state(name)
+    return Answer(
+        main,
+        {
+            "backups": reader.backups(BackupFilter(client=name), limit=200, now=asked.now).items,
+            "runs": reader.runs(RunFilter(client=name), limit=30).items,
+            "events": reader.events(client=name, limit=8).items,
+            "files": files(content),
+            "secrets": [f"{one.secret}.{one.key}" for one in content.secrets] if content else [],
+            "directories": content.directories if content else None,
+            "heals": content.drift if content else "",
+            "reported": state.at if state else None,
+            "applied_expires": state.expires if state else None,
+            "dropped": state.dropped_events if state else 0,
+        },
+    )
+
+
+def files(content: Content | None) -> list[FileShown]:
+    """Return the managed files of a desired state, as they may be shown."""
+    if content is None:
+        return []
+    places = {"config": content.directories.config, "state": content.directories.state}
+    return [
+        FileShown(
+            path=f"{places[one.place]}/{one.path}",
+            origin=one.origin,
+            text=hide_secret_values(one.content),
+            size=len(one.content.encode()),
+            mode=f"{one.mode:04o}",
+        )
+        for one in content.files
+    ]
+
+
+# --- Backups ----------------------------------------------------------------------------------------------------------
+
+
+def backups(reader: Reader, asked: Asked) -> Answer:
+    """Answer whether each backup meets its objective."""
+    return Answer(
+        reader.backups(_backup_filter(asked), after=asked.text("after"), now=asked.now), {"states": BACKUP_STATES}
+    )
+
+
+def _backup_filter(asked: Asked, *, backup: str = "") -> BackupFilter:
+    state = asked.choice("state", BACKUP_STATES)
+    return BackupFilter(
+        client=asked.text("client"),
+        backup=backup or asked.text("backup"),
+        repository=asked.text("repository"),
+        state=next((one for one in _PROTECTION if one == state), None),
+        running=state == "running",
+    )
+
+
+def backup(reader: Reader, asked: Asked) -> Answer:
+    """Answer for one backup across its clients: objective, evidence, runs."""
+    name = asked.path["backup"]
+    wanted, after = BackupFilter(backup=name), asked.text("after")
+    page = reader.backups(wanted, after=after, now=asked.now)
+    _found(page if page.items or after else None, "backup", name, look="/backups for all of them")
+    runs = reader.runs(RunFilter(backup=name), limit=30).items
+    return Answer(page, {"name": name, "runs": runs, "rows": evidence_rows(page.items)})
+
+
+def placement(reader: Reader, asked: Asked) -> Answer:
+    """Answer for one backup on one client."""
+    of, name = asked.path["client"], asked.path["backup"]
+    main = _found(
+        reader.backup(client=of, backup=name, now=asked.now),
+        "backup",
+        f"{of}/{name}",
+        look=f"/clients/{of} for the backups of that client",
+    )
+    return Answer(
+        main,
+        {
+            "runs": reader.runs(RunFilter(client=of, backup=name), limit=30).items,
+            "archives": reader.archives(client=of, backup=name, limit=20).items,
+        },
+    )
+
+
+def evidence_rows(
+    found: Sequence[BackupStatus], *, repository: str = "", url: str = ""
+) -> list[tuple[BackupStatus, Evidence | None]]:
+    """Return one row for each backup and repository; a backup without a repository has one as well."""
+    rows: list[tuple[BackupStatus, Evidence | None]] = []
+    for one in found:
+        seen = [each for each in one.evidence if repository in {"", each.repository} and url in {"", each.url}]
+        rows += [(one, each) for each in seen] if seen else [(one, None)] if not repository else []
+    return rows
+
+
+# --- Repositories and archives ----------------------------------------------------------------------------------------
+
+
+def repositories(reader: Reader, asked: Asked) -> Answer:
+    """Answer which Borg repositories there are, and how full."""
+    return Answer(reader.repositories(after=asked.text("after")))
+
+
+def repository(reader: Reader, asked: Asked) -> Answer:
+    """Answer for one repository, at each of its urls, who uses it."""
+    name, after = asked.path["repository"], asked.text("after")
+    page = reader.repositories(name=name, after=after)
+    _found(page if page.items or after else None, "repository", name, look="/repositories for all of them")
+    users = reader.backups(BackupFilter(repository=name), limit=200, now=asked.now)
+    return Answer(
+        page,
+        {
+            "name": name,
+            "rows": evidence_rows(users.items, repository=name),
+            "more_users": bool(users.next),
+            "archives": reader.archives(repository=name, limit=15).items,
+        },
+    )
+
+
+def archives(reader: Reader, asked: Asked) -> Answer:
+    """Answer which archives were seen."""
+    wanted = {name: asked.text(name) for name in ("client", "backup", "repository")}
+    return Answer(reader.archives(**wanted, before=asked.text("after")))
+
+
+# --- Runs -------------------------------------------------------------------------------------------------------------
+
+
+def runs(reader: Reader, asked: Asked) -> Answer:
+    """Answer what ran."""
+    return Answer(reader.runs(_run_filter(asked), before=asked.text("after")), {"outcomes": RUN_OUTCOMES})
+
+
+def _run_filter(asked: Asked) -> RunFilter:
+    outcome = asked.choice("outcome", RUN_OUTCOMES)
+    return RunFilter(
+        client=asked.text("client"),
+        backup=asked.text("backup"),
+        outcome="running" if outcome == "running" else Outcome(outcome) if outcome else None,
+    )
+
+
+def run(reader: Reader, asked: Asked) -> Answer:
+    """Answer how one run goes or went. Of a long log the end is shown first: that is where it failed."""
+    name = asked.path["run"]
+    main = _found(reader.run(name), "run", name, look="/runs; old runs are forgotten by age")
+    after = asked.number("after", least=-1)
+    narrowed = bool(asked.text("level") or asked.text("q"))
+    if after is None:
+        after = -1 if narrowed else max(-1, main.log_lines - LOG_LINES - 1)
+    return Answer(main, {"log": _log(reader, asked, after=after), "after": after, "levels": _LEVELS})
+
+
+def run_log(reader: Reader, asked: Asked) -> Answer:
+    """Answer with log lines of one run, from the first."""
+    name = asked.path["run"]
+    _found(reader.run(name), "run", name, look="/runs; old runs are forgotten by age")
+    after = asked.number("after", least=-1)
+    return Answer(_log(reader, asked, after=-1 if after is None else after))
+
+
+def _log(reader: Reader, asked: Asked, *, after: int) -> Page[Any]:
+    chosen = asked.choice("level", _LEVELS)
+    level = next((one for one in ("info", "warning", "error", "critical") if one == chosen), "debug")
+    return reader.run_log(asked.path["run"], after=after, limit=LOG_LINES, level=level, text=asked.text("q"))  # type: ignore[arg-type]

@@ -1,0 +1,153 @@
+"""Values as people read them: sizes, times, spans, differences, and text that a stranger may have written. Pure.
+
+``shown`` is the door of all text into a page: ``web_readonly.pages`` puts every value of every template through it, so
+that nobody has to remember to. Escaping is Jinja's part; this is about what escaping leaves alone.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Final, Literal, NamedTuple
+
+from schema.errors import scrub
+
+MAX_SHOWN: Final = 4_096
+"""Characters of one value that a page shows; what follows is counted."""
+
+_UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+_STEPS: Final = ((86_400 * 365, "y"), (86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+_KEPT: Final = frozenset("\n\t")
+
+
+# --- Text -------------------------------------------------------------------------------------------------------------
+
+
+def shown(text: str, limit: int = MAX_SHOWN) -> str:
+    """Return foreign text fit to be seen: no secret in a url, nothing that hides or reorders, and bounded."""
+    clipped, rest = text[:limit], len(text) - limit
+    if "://" in clipped or "bd1-" in clipped:
+        clipped = scrub(clipped)
+    if not clipped.isprintable():
+        clipped = "".join(map(_visible, clipped))
+    return f"{clipped}… ({rest:,} more characters)" if rest > 0 else clipped
+
+
+def _visible(character: str) -> str:
+    """Return a character, or a picture of one that cannot be seen or changes how its neighbours are read."""
+    if character.isprintable() or character in _KEPT:
+        return character
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "␡"
+    return " " if character.isspace() and code > 0xFF and code not in {0x2028, 0x2029} else f"⟨U+{code:04X}⟩"
+
+
+def short(digest: str) -> str:
+    """Return the first twelve characters of a revision or digest: enough to recognise it."""
+    return digest.removeprefix("sha256:")[:12]
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """Return ``1 client``, ``2 clients``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+# --- Numbers ----------------------------------------------------------------------------------------------------------
+
+
+def size(count: int) -> str:
+    """Return bytes in the decimal units that Borg uses: ``1.25 GB``."""
+    number, unit = float(count), _UNITS[0]
+    for unit in _UNITS:
+        if number < 999.5 or unit == _UNITS[-1]:
+            break
+        number /= 1000
+    if unit == "B":
+        return f"{count} B"
+    return f"{number:.{2 if number < 10 else 1 if number < 100 else 0}f} {unit}"
+
+
+def percent(part: float, whole: float) -> str:
+    """Return the share of a whole; never 100 % of less than all, nor 0 % of something."""
+    if whole <= 0:
+        return "–"
+    share = 100 * part / whole
+    if 0 < part < whole:
+        share = min(max(share, 1), 99)
+    return f"{share:.0f} %"
+
+
+# --- Time -------------------------------------------------------------------------------------------------------------
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in its two largest units: ``1 h 5 min``."""
+    rest = max(0, round(seconds))
+    parts: list[str] = []
+    for length, unit in _STEPS:
+        count, rest = divmod(rest, length)
+        if count:
+            parts.append(f"{count} {unit}")
+        elif parts:
+            break
+        if len(parts) == 2:
+            break
+    return " ".join(parts) or ("0 s" if seconds <= 0 else "under 1 s")
+
+
+def relative(moment: datetime, now: datetime) -> str:
+    """Return how far a moment is from now, in its largest unit: ``5 min ago``, ``in 3 h``."""
+    seconds = (now - moment).total_seconds()
+    distance = abs(seconds)
+    if distance < 5:
+        return "just now" if seconds >= 0 else "in a moment"
+    length, unit = next((step for step in _STEPS if distance >= step[0]), _STEPS[-1])
+    text = f"{distance / length:.0f} {unit}" if length > 1 else f"{int(distance)} s"
+    return f"{text} ago" if seconds >= 0 else f"in {text}"
+
+
+def absolute(moment: datetime) -> str:
+    """Return a moment to the second, in UTC."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def machine(moment: datetime) -> str:
+    """Return a moment for ``<time datetime>``."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def clock(moment: datetime) -> str:
+    """Return the time of day, for lines of one log."""
+    return moment.astimezone(UTC).strftime("%H:%M:%S")
+
+
+# --- Differences ------------------------------------------------------------------------------------------------------
+
+_HUNK: Final = re.compile(r"^@@ -\d")
+
+
+class DiffLine(NamedTuple):
+    """One line of a unified diff."""
+
+    kind: Literal["added", "removed", "place", "same"]
+    text: str
+
+
+def diff_lines(diff: str) -> list[DiffLine]:
+    """Return the lines of a unified diff, its file names left out: the page says them."""
+    lines: list[DiffLine] = []
+    for number, line in enumerate(diff.split("\n")):
+        if number < 2 and line.startswith(("--- ", "+++ ")):
+            continue
+        if _HUNK.match(line):
+            lines.append(DiffLine("place", line))
+        elif line.startswith("+"):
+            lines.append(DiffLine("added", line))
+        elif line.startswith("-"):
+            lines.append(DiffLine("removed", line))
+        else:
+            lines.append(DiffLine("same", line))
+    return lines

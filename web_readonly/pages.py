@@ -1,0 +1,154 @@
+"""Turns answers into bytes: HTML by the templates, JSON by the models. The only module that knows Jinja.
+
+Three rules hold for every template without its doing: values are escaped; text goes through ``formats.shown``; and a
+name that is not there, or nothing where something was meant, is an error instead of an empty place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import partial
+from importlib import metadata, resources
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from schema.assessment import unhealed
+from schema.scalars import format_duration
+from web_readonly import formats, tones
+from web_readonly.views import API
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from web_readonly.questions import Answer, Asked
+    from web_readonly.views import View
+
+NAVIGATION: Final = (
+    ("/", "Overview"),
+    ("/clients", "Clients"),
+    ("/backups", "Backups"),
+    ("/runs", "Runs"),
+    ("/repositories", "Repositories"),
+    ("/archives", "Archives"),
+    ("/source", "Source"),
+    ("/events", "Events"),
+)
+_TYPES: Final = {".css": "text/css", ".svg": "image/svg+xml", ".js": "text/javascript"}
+
+
+class Asset:
+    """One static file, in memory: there is no path that a request could climb."""
+
+    def __init__(self, name: str, content: bytes) -> None:
+        self.name: Final = name
+        self.content: Final = content
+        self.digest: Final = hashlib.sha256(content).hexdigest()[:16]
+        self.type: Final = _TYPES[name[name.rindex(".") :]]
+
+
+def load_assets() -> dict[str, Asset]:
+    """Return the static files by name."""
+    folder = resources.files("web_readonly") / "static"
+    return {one.name: Asset(one.name, one.read_bytes()) for one in folder.iterdir() if one.is_file()}
+
+
+class Pages:
+    """All templates, compiled once. Safe to use from several threads."""
+
+    def __init__(self, assets: Mapping[str, Asset]) -> None:
+        self._environment = Environment(
+            loader=PackageLoader("web_readonly"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            finalize=_finalize,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        self._environment.globals |= {
+            "api": API,
+            "asset": lambda name: f"/static/{name}?{assets[name].digest}",
+            "link": link,
+            "formats": formats,
+            "navigation": NAVIGATION,
+            "duration": format_duration,
+            "tones": tones,
+            "unhealed": unhealed,
+            "version": metadata.version("borgmatic-director"),
+        }
+        self._templates = {
+            name: self._environment.get_template(name) for name in self._environment.list_templates(["html"])
+        }
+
+    def page(self, view: View, answer: Answer, asked: Asked) -> bytes:
+        """Return the page of an answer."""
+        filters = {name: asked.query.get(name, ("",))[0] for name in view.filters}
+        return self._render(
+            view.template,
+            now=asked.now,
+            section=view.section,
+            shown=answer.main,
+            filters=filters,
+            again=partial(_again, asked),
+            twin=link(view.api_path.format(**asked.path), query=asked.query) if view.api else "",
+            **answer.beside,
+        )
+
+    def error(self, *, status: int, title: str, message: str, hint: str, now: datetime) -> bytes:
+        """Return the page of something that went wrong."""
+        return self._render(
+            "error.html", now=now, section="", status=status, title=title, message=message, hint=hint, twin=""
+        )
+
+    def _render(self, template: str, **context: Any) -> bytes:
+        return self._templates[template].render(context).encode("utf-8", "replace")
+
+
+def _finalize(value: Any) -> Any:
+    if value is None:
+        raise TypeError("a template shows None: say what is meant when there is nothing")
+    return formats.shown(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def link(*parts: str, query: Mapping[str, str | tuple[str, ...]] | None = None) -> str:
+    """Return the path of a page: the first part as it is, the others quoted; then the filters that are not empty."""
+    path = parts[0] + "".join(f"/{quote(part, safe='')}" for part in parts[1:])
+    given = [
+        (name, value)
+        for name, values in (query or {}).items()
+        for value in ([values] if isinstance(values, str) else values)
+        if value
+    ]
+    return f"{path}?{urlencode(given, errors='replace')}" if given else path
+
+
+def _again(asked: Asked, **changes: str) -> str:
+    """Return the query of the same page with some filters changed; an empty value takes one away."""
+    query = {name: values for name, values in asked.query.items() if name not in changes}
+    return link("", query={**query, **changes}) or "?"
+
+
+def as_json(answer: Answer) -> bytes:
+    """Return the main answer as JSON; text as it was seen, without secrets in urls."""
+    return dump(answer.main.model_dump(mode="json", by_alias=True))
+
+
+def dump(value: Any) -> bytes:
+    """Return JSON in ASCII: what is not printable is escaped."""
+    return json.dumps(_scrubbed(value), ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+
+
+def _scrubbed(value: Any) -> Any:
+    match value:
+        case str():
+            return formats.scrub(value) if "://" in value or "bd1-" in value else value
+        case dict():
+            return {key: _scrubbed(one) for key, one in value.items()}
+        case list():
+            return [_scrubbed(one) for one in value]
+        case _:
+            return value
