@@ -185,6 +185,8 @@ issued = Table(
     Column("expires", UtcText, nullable=False),
     Column("envelope", LargeBinary, nullable=False),
     Column("content", JSON, nullable=False),  # schema.desired.Content, for the pages and for diffs
+    # What is asked of every client at once: without it, each would cost a walk past its envelope.
+    Index("ix_issued_heads", "client", "generation", "digest", "revision", "expires"),
 )
 """The newest signed desired state of each client."""
 
@@ -243,7 +245,8 @@ backups = Table(
     # Until when the objective holds in every repository: its newest archive (before the first: declared) + rpo.
     Column("protected_until", UtcText),
     Index("ix_backups_backup", "backup"),
-    Index("ix_backups_protected_until", "protected_until"),
+    # All that is asked of every backup at once: the pages count from this index alone.
+    Index("ix_backups_protected_until", "protected_until", "rpo", "suspended", "newest_archive", "running"),
     sqlite_with_rowid=False,
 )
 """The backups of the published revision, with what pages ask for."""
@@ -359,4 +362,5 @@ events = Table(
     Column("message", Text, nullable=False, default=""),
     Index("ix_events_at", "at"),
     Index("ix_events_client", "client"),
+    Index("ix_events_reason", "reason"),
 )

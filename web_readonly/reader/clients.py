@@ -184,21 +184,33 @@ def read_state(connection: Connection, client: str) -> StateReport | None:
     return _state(kept)
 
 
-def count_following(connection: Connection, *, now: datetime) -> dict[str, int]:
-    """Return how many clients stand how to their desired state."""
-    query = select(FOLLOWING.label("following"), func.count().label("number")).select_from(_SOURCES)
-    return {row.following: row.number for row in connection.execute(query.group_by(FOLLOWING), {"now": now})}
+@dataclass(frozen=True, slots=True)
+class ClientCounts:
+    """How many clients there are, and how they stand."""
+
+    clients: int
+    connected: int
+    drifted: int
+    following: dict[str, int]
 
 
-def count_clients(connection: Connection) -> tuple[int, int, int]:
-    """Return how many clients there are, how many are connected, and how many have drifted."""
+def count_clients(connection: Connection, *, now: datetime) -> ClientCounts:
+    """Return the counts of all clients."""
     query = select(
-        func.count(),
-        func.coalesce(func.sum(func.coalesce(observed.c.connected, 0)), 0),
-        func.coalesce(func.sum(case((observed.c.drifted > 0, 1), else_=0)), 0),
-    ).select_from(NAMES.outerjoin(observed, observed.c.client == NAMES.c.name))
-    every, connected, drifted = connection.execute(query).one()
-    return every, connected, drifted
+        FOLLOWING.label("following"),
+        func.count().label("clients"),
+        func.sum(case((observed.c.connected.is_(True), 1), else_=0)).label("connected"),
+        func.sum(case((observed.c.drifted > 0, 1), else_=0)).label("drifted"),
+    ).select_from(
+        NAMES.outerjoin(issued, issued.c.client == NAMES.c.name).outerjoin(observed, observed.c.client == NAMES.c.name)
+    )
+    rows = connection.execute(query.group_by(FOLLOWING), {"now": now}).all()
+    return ClientCounts(
+        clients=sum(row.clients for row in rows),
+        connected=sum(row.connected for row in rows),
+        drifted=sum(row.drifted for row in rows),
+        following={row.following: row.clients for row in rows},
+    )
 
 
 def read_troubled(connection: Connection, *, limit: int, away_since: datetime, now: datetime) -> list[ClientStatus]:

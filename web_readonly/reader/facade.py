@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from web_readonly.reader.runs import Level
 
 DEFAULT_LIMIT: Final = 50
-MAX_ATTENTION: Final = 50
+MAX_ATTENTION: Final = 20
+"""Of each sort; the lists tell of all."""
 AWAY: Final = timedelta(minutes=15)
 """A client that is gone for less than this may just be restarting."""
 
@@ -72,7 +73,7 @@ class Reader:
         """Return the first page."""
         with self._database.read() as connection:
             source = source_rows.read_source(connection)
-            clients, connected, drifted = client_rows.count_clients(connection)
+            clients = client_rows.count_clients(connection, now=now)
             backups = backup_rows.count_backups(connection, now=now)
             troubled = client_rows.read_troubled(connection, limit=MAX_ATTENTION, away_since=now - AWAY, now=now)
             unprotected = backup_rows.read_unprotected(connection, limit=MAX_ATTENTION, now=now)
@@ -80,16 +81,16 @@ class Reader:
             return Overview(
                 at=now,
                 source=source,
-                clients=clients,
-                connected=connected,
-                following=client_rows.count_following(connection, now=now),
+                clients=clients.clients,
+                connected=clients.connected,
+                following=clients.following,
                 backups=sum(number for state, number in backups.items() if state != "running"),
                 protected=backups["protected"],
                 unprotected=backups["unprotected"],
                 unknown=backups["unknown"],
                 without_objective=backups["without-objective"],
                 running=backups["running"],
-                drifted=drifted,
+                drifted=clients.drifted,
                 attention=assessment.in_order(_attention(source, unprotected, troubled, pending)),
             )
 

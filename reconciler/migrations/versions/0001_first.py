@@ -61,7 +61,12 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_backups_backup", "backups", ["backup"], unique=False)
-    op.create_index("ix_backups_protected_until", "backups", ["protected_until"], unique=False)
+    op.create_index(
+        "ix_backups_protected_until",
+        "backups",
+        ["protected_until", "rpo", "suspended", "newest_archive", "running"],
+        unique=False,
+    )
     op.create_table(
         "clients",
         sa.Column("name", sa.String(length=64), nullable=False),
@@ -96,6 +101,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_events_at", "events", ["at"], unique=False)
     op.create_index("ix_events_client", "events", ["client"], unique=False)
+    op.create_index("ix_events_reason", "events", ["reason"], unique=False)
     op.create_table(
         "evidence",
         sa.Column("client", sa.String(length=64), nullable=False),
@@ -131,6 +137,9 @@ def upgrade() -> None:
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
         sa.Column("content", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("client", name=op.f("pk_issued")),
+    )
+    op.create_index(
+        "ix_issued_heads", "issued", ["client", "generation", "digest", "revision", "expires"], unique=False
     )
     op.create_table(
         "lockouts",
