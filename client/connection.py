@@ -322,13 +322,14 @@ class Connection:
 
     async def _attempt(self) -> Ended:
         """Dial, prove, and carry frames until it ends; return why it ended."""
+        dialled: list[Socket] = []
+
+        async def dial() -> None:
+            dialled.append(await self._dial())
+
         try:
-            socket = await within(self._clock, HANDSHAKE_SECONDS * 2, self._dial())
-        except TimeoutError:
-            return Ended("cannot reach the director: no answer")
-        except DirectorError as error:
-            return _as_ended(error)
-        try:
+            await within(self._clock, 2 * HANDSHAKE_SECONDS, dial())
+            (socket,) = dialled
             answer = await within(self._clock, HANDSHAKE_SECONDS, open_session(socket, self._credentials))
             if isinstance(answer, Pending):
                 answer = await self._approval(socket, answer)
@@ -340,8 +341,9 @@ class Connection:
         finally:
             self._socket = None
             self._progress.clear()
-            with contextlib.suppress(TimeoutError):
-                await within(self._clock, HANDSHAKE_SECONDS, socket.close())
+            for one in dialled:
+                with contextlib.suppress(TimeoutError):
+                    await within(self._clock, HANDSHAKE_SECONDS, one.close())
         return Ended("the connection ended")
 
     async def _approval(self, socket: Socket, pending: Pending) -> Accepted:

@@ -43,7 +43,7 @@ async def enrol(text: str, *, settings: ClientSettings, directory: StateDirector
     enrolment = Enrolment(url=string.url, director=string.director, certificate=string.certificate)
     identity = directory.identity()
     try:
-        socket = await within(clock, 2 * HANDSHAKE_SECONDS, dialer(settings, enrolment)())
+        socket = await dialer(settings, enrolment)()
         try:
             who = credentials(settings, identity, enrolment, token=string.token)
             answer = await within(clock, HANDSHAKE_SECONDS, open_session(socket, who))

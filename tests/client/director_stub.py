@@ -153,7 +153,7 @@ class DirectorStub:
         for socket in list(self._open):
             await socket.send_str(frame)
 
-    async def until(self, condition: Callable[[], bool]) -> None:
+    async def until(self, condition: Callable[[], Any]) -> None:
         """Return when ``condition`` holds; it is looked at whenever something came."""
         async with asyncio.timeout(20), self.changed:
             await self.changed.wait_for(condition)

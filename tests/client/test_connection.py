@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import subprocess
+from dataclasses import replace
 from random import Random
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from aiohttp import web
@@ -38,9 +40,8 @@ TOKEN = random_token()
 IDENTITY = ClientIdentity.generate()
 
 
-def who(stub: DirectorStub, **changes) -> Credentials:
-    values = {"identity": IDENTITY, "name": "web-1", "director": stub.identity.public, "token": TOKEN} | changes
-    return Credentials(**values)
+def who(stub: DirectorStub, **changes: Any) -> Credentials:
+    return replace(Credentials(IDENTITY, "web-1", stub.identity.public, TOKEN), **changes)
 
 
 async def shake_hands(stub: DirectorStub, credentials: Credentials | None = None, **dialer) -> Accepted | Pending:
@@ -387,6 +388,10 @@ async def test_a_lost_director_is_found_again_and_each_reason_told_once():
         assert phases == ["connected", "waiting"] * 3 + ["connected"]
 
 
+def has_sessions(director: DirectorStub, count: int) -> bool:
+    return director.sessions == count
+
+
 async def test_the_same_reason_is_told_once():
     async with DirectorStub() as director:
         director.refuse = Refused(code="busy", message="later")
@@ -395,7 +400,7 @@ async def test_the_same_reason_is_told_once():
             for attempt in range(2, 5):
                 await running.until_sleeping()
                 await running.clock.wake_next()
-                await director.until(lambda wanted=attempt: director.sessions == wanted)
+                await director.until(functools.partial(has_sessions, director, attempt))
 
             assert len(running.heard.statuses) == 1
 
@@ -427,7 +432,6 @@ async def test_a_wrong_director_is_tried_again_only_slowly():
 
 async def test_a_director_that_says_nothing_is_left_after_fifteen_seconds():
     async with DirectorStub() as director:
-        director.tamper = lambda _: (_ for _ in ()).throw(ConnectionResetError())
         silent = asyncio.Event()
 
         async def say_nothing(socket, state) -> bool:

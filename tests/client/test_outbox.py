@@ -154,7 +154,7 @@ async def test_a_full_outbox_drops_the_oldest_logs_and_counts_them_and_never_dro
     remaining = [body for body in kept if body["type"] == "run-log"]
     assert await outbox.dropped() == 600 - 10 * len(remaining) > 0
     assert remaining[-1]["run"] == f"{59:032x}"
-    assert outbox._database.size == outbox._database._total("1") <= 40_000
+    assert size_of(outbox) <= 40_000
     outbox.close()
 
 
@@ -168,7 +168,7 @@ async def test_a_full_outbox_keeps_the_newest_inventory_of_each_repository(path)
 
     assert (kept[-2]["repository"], kept[-2]["count"]) == ("nas", 59)
     assert kept[-1]["repository"] == "offsite"
-    assert outbox._database.size <= 30_000
+    assert size_of(outbox) <= 30_000
     outbox.close()
 
 
@@ -190,7 +190,7 @@ async def test_a_full_disk_is_said_and_what_waits_in_memory_is_written_later(pat
         await outbox.append(event("x" * 8000), notes={"last-run.web": "then"})
     with pytest.raises(TransientError, match="full"):
         await outbox.append(event("second" * 1000))
-    outbox._database._sql.execute("PRAGMA max_page_count = 1000000")
+    sql_of(outbox).execute("PRAGMA max_page_count = 1000000")
     await outbox.append(event("third"))
 
     assert [body["message"][:6] for body in await bodies(outbox)] == ["xxxxxx", "second", "third"]
@@ -215,10 +215,21 @@ async def test_memory_is_bounded_while_the_disk_is_full_and_logs_go_first(path):
     outbox.close()
 
 
+def sql_of(outbox: Outbox) -> sqlite3.Connection:
+    assert outbox._database is not None
+    return outbox._database._sql
+
+
+def size_of(outbox: Outbox) -> int:
+    assert outbox._database is not None
+    assert outbox._database.size == outbox._database._total("1")
+    return outbox._database.size
+
+
 async def fill(outbox: Outbox) -> None:
     """Let SQLite itself say that there is no room for another page."""
-    pages = outbox._database._sql.execute("PRAGMA page_count").fetchone()[0]
-    outbox._database._sql.execute(f"PRAGMA max_page_count = {pages}")
+    pages = sql_of(outbox).execute("PRAGMA page_count").fetchone()[0]
+    sql_of(outbox).execute(f"PRAGMA max_page_count = {pages}")
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a database at all" * 500, b"SQLite format 3\0" + b"\xff" * 5000])
@@ -241,13 +252,13 @@ async def test_a_corrupt_database_is_set_aside_and_a_new_epoch_begins(path, dama
 async def test_a_database_that_rots_while_it_is_open_is_set_aside_too(path):
     outbox = Outbox(path, now=lambda: NOW)
     await outbox.append(*[event("x" * 3000) for _ in range(50)])
-    outbox._database._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    sql_of(outbox).execute("PRAGMA wal_checkpoint(TRUNCATE)")
     epoch = outbox.epoch
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * 40_000)
-    outbox._database._sql.execute("PRAGMA cache_size = 0")
-    outbox._database._sql.execute("PRAGMA shrink_memory")
+    sql_of(outbox).execute("PRAGMA cache_size = 0")
+    sql_of(outbox).execute("PRAGMA shrink_memory")
 
     for _ in range(3):
         await outbox.append(event("still here"))
