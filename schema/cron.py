@@ -139,12 +139,9 @@ TimeZone = Annotated[
 def next_due(cron: str, *, time_zone: str, after: datetime) -> datetime:
     """Return the first due moment strictly after ``after`` (aware), in UTC, by the policy above."""
     tz = zone(time_zone)
-    # A repeated hour maps two moments to one wall-clock time. Starting the search at the wall clock of `after` and
-    # taking each candidate's first occurrence gives "once"; candidates not after `after` are passed over.
-    local = after.astimezone(tz).replace(tzinfo=None)
-    if after.astimezone(tz).fold or _is_skipped_just_before(local, tz):
-        local -= timedelta(hours=3)
-    candidate = local
+    # A later wall-clock time never has an earlier first moment: what is due after `after` shows a later time than it.
+    # Within the second pass of a repeated hour the first candidates have been due already, and are passed over.
+    candidate = after.astimezone(tz).replace(tzinfo=None)
     while True:
         candidate = _next_local(cron, candidate)
         moment = _first_moment(candidate, tz)
@@ -187,8 +184,3 @@ def _first_moment(local: datetime, tz: ZoneInfo) -> datetime:
         else:
             high = middle
     return high.replace(microsecond=0)
-
-
-def _is_skipped_just_before(local: datetime, tz: ZoneInfo) -> bool:
-    """Whether a gap lies in the three hours before ``local``: then a skipped time may still be due."""
-    return local.replace(tzinfo=tz).utcoffset() != (local - timedelta(hours=3)).replace(tzinfo=tz).utcoffset()

@@ -42,7 +42,7 @@ class Fault:
 class Known:
     """The names of one kind, for hints at what may have been meant; bounded, however many names and mistakes."""
 
-    _MAX_CANDIDATES = 1_000
+    _MAX_CANDIDATES = 200
     _MAX_WORDS = 200
 
     def __init__(self, kind: str, names: Collection[str]) -> None:
