@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -335,58 +334,7 @@ def two_states(base: Path) -> tuple[DesiredState, DesiredState]:
     return old, new
 
 
-async def test_a_kill_at_any_step_leaves_the_old_state_or_the_new_one(tmp_path):
-    base = tmp_path / "machine"
-    old, new = two_states(base)
-    await apply(base, old)
-    old_files = managed(base)
-    (base / "new.json").write_text(new.model_dump_json())
-    start = tmp_path / "start"
-    shutil.copytree(base, start)
-    killer = subprocess.Popen(
-        [sys.executable, str(machine.PROGRAMS / "kill_at_every_step.py"), str(base), machine.program("accepts")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert killer.stdin
-    assert killer.stdout
-    await apply(tmp_path / "other", machine.state(tmp_path / "other"))
-    finished: list[str] = []
-    outcomes = set()
-    for step in range(1, 1000):
-        killer.stdin.write(f"{step}\n")
-        killer.stdin.flush()
-        finished.append(killer.stdout.readline().strip())
-        persisted = (base / "persisted").exists()
-        applier(base).recover()
-        files = managed(base)
-        is_new = any(b"revision new" in content for content in files.values())
-        outcomes.add((persisted, is_new))
-        if not is_new:
-            assert files == old_files, f"a mixture after step {step}"
-        # What an agent does at its start with a state that was accepted and is not marked as applied.
-        await apply(base, new)
-        assert sorted(managed(base)) == [
-            "etc/b.yaml",
-            "etc/c.yaml",
-            "var/known_hosts/nas",
-            "var/secrets/three.key",
-            "var/secrets/two.key",
-        ]
-        assert not any(b"revision old" in content for content in managed(base).values()), f"step {step}"
-        if finished[-1] == "done":
-            break
-        shutil.rmtree(base)
-        shutil.copytree(start, base)
-    killer.stdin.close()
-    killer.stdout.close()
-    assert killer.wait() == 0
-
-    assert finished[-1] == "done"
-    assert len(finished) > 30
-    assert outcomes == {(False, False), (True, False), (True, True)}
+# A kill at each step, which takes its time, is in tests/e2e/test_client_borg.py.
 
 
 async def test_a_power_cut_during_validation_leaves_the_old_state(tmp_path):
