@@ -37,6 +37,7 @@ def run(stage: Stage) -> int:
     report.check("the director survives kill -9", promises.director_survives)
     report.check("an invalid push is refused, with file:line:column", promises.broken_push_is_refused)
     report.check("a broken commit changes nothing anywhere", promises.broken_commit_changes_nothing)
+    promises.edit_by_hand()
     report.check("an edit by hand is reported with a diff, and healed", promises.drift_is_healed)
     report.check("with drift: report it is only reported", promises.drift_is_reported)
     report.check("backups run on schedule into repositories made on first use", promises.backups_run)
@@ -55,6 +56,7 @@ class Promises:
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
+        self.edited: dict[str, bytes] = {}
 
     def clients(self) -> dict[str, Any]:
         return {one["name"]: one for one in self.stage.read("clients", "list")}
@@ -127,18 +129,21 @@ class Promises:
         folders = [self.stage.folder / client / "borgmatic.d" for client in CLIENTS]
         return {str(path): path.read_bytes() for folder in folders for path in sorted(folder.iterdir())}
 
+    def edit_by_hand(self) -> None:
+        """Edit a managed file on both machines, at once, so that both are looked for at the same time."""
+        for client in CLIENTS:
+            file = self.managed(client, "system")
+            self.edited[client] = file.read_bytes()
+            file.write_bytes(self.edited[client] + b"# by hand\n")
+
     def drift_is_healed(self) -> str:
-        file = self.managed("atlas", "system")
-        before = file.read_bytes()
-        file.write_bytes(before + b"# by hand\n")
+        file, before = self.managed("atlas", "system"), self.edited["atlas"]
         drift = wait_for("drift is reported with a diff", lambda: self.drift("atlas", "+# by hand"), seconds=60)
         wait_for("the file is healed", lambda: file.read_bytes() == before, seconds=60)
         return f"{drift['subject']}: {drift['message']}"
 
     def drift_is_reported(self) -> str:
-        file = self.managed("luna", "system")
-        before = file.read_bytes()
-        file.write_bytes(before + b"# by hand\n")
+        file, before = self.managed("luna", "system"), self.edited["luna"]
         wait_for("drift is reported with a diff", lambda: self.drift("luna", "+# by hand"), seconds=60)
         if file.read_bytes() == before:
             raise DemoFailed("it was healed, although the client says report")

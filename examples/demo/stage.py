@@ -174,6 +174,7 @@ class Stage:
     def prepare(self) -> None:
         """Make the sample data, the machines' settings, and the repository with the hooks."""
         (self.folder / "home").mkdir()
+        (self.folder / "nas").mkdir()  # as if it were mounted: a client makes repositories, never the disk's own folder
         for name in CLIENTS:
             for place in ("etc", "srv/photos", "srv/documents", "usr/local", "home"):
                 data = self.folder / name / "data" / place
