@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from reconciler.core import archives, expand, load, render, validate
+from reconciler.core.layers import LayerCache
 from schema.errors import InvalidSource, Problem, Severity
 from schema.resources import KINDS, Client
 
@@ -70,6 +71,7 @@ class BuildCache:
     """What one build made, for the next. For one caller, who builds one revision at a time; bounded by one revision."""
 
     parsed: load.ParseCache = field(default_factory=load.ParseCache)
+    layers: LayerCache = field(default_factory=LayerCache)
     expansion: Expansion | None = None
     rendered: dict[str, tuple[Located[Client], tuple[Effective, ...], Rendered]] = field(default_factory=dict)
     problems: dict[str, tuple[Effective, tuple[Problem, ...]]] = field(default_factory=dict)
