@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from schema.desired import Sent
-from schema.scalars import Digest, Generation, Moment, Name
+from schema.scalars import MAX_GENERATION, Digest, Generation, Moment, Name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_TEXT = 8_192
 MAX_DIFF = 16_384
+MAX_LINES = 1_000_000_000
+"""Of one run's log; far more than anybody keeps, and well inside every column."""
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 Short = Annotated[str, StringConstraints(max_length=1_024)]
 RunId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
@@ -94,7 +96,7 @@ class Refusal(Sent):
     code: Short
     message: Text
     hint: Text = ""
-    generation: int = 0
+    generation: int = Field(default=0, ge=0, le=MAX_GENERATION)
     revision: Short = ""
 
 
@@ -141,7 +143,7 @@ class RunLog(Sent):
 
     type: Literal["run-log"] = "run-log"
     run: RunId
-    first: int = Field(ge=0)
+    first: int = Field(ge=0, le=MAX_LINES)
     lines: tuple[LogLine, ...] = Field(max_length=500)
 
 
@@ -155,7 +157,7 @@ class RepositoryStatistics(Sent):
     original_size: Size = 0
     compressed_size: Size = 0
     deduplicated_size: Size = 0
-    duration: float = Field(default=0.0, ge=0)
+    duration: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     repository_size: Size = 0
     """Deduplicated, compressed size of the whole repository."""
 
@@ -168,12 +170,12 @@ class RunFinished(Sent):
     run: RunId
     backup: Name
     outcome: Outcome
-    exit_code: int | None = None
+    exit_code: int | None = Field(default=None, ge=-255, le=255)
     error: Text = ""
     """The line that best says why it failed."""
     hint: Text = ""
     statistics: tuple[RepositoryStatistics, ...] = Field(default=(), max_length=100)
-    log_lines: int = Field(default=0, ge=0)
+    log_lines: int = Field(default=0, ge=0, le=MAX_LINES)
 
 
 class RunProgress(Sent):
@@ -188,7 +190,7 @@ class RunProgress(Sent):
     original_size: Size = 0
     deduplicated_size: Size = 0
     path: Short = ""
-    percent: float | None = Field(default=None, ge=0, le=100)
+    percent: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
 
 
 class Archive(Sent):

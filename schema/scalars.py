@@ -87,7 +87,10 @@ Duration = Annotated[
 def _utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a time needs an offset, for example 2026-11-23T18:00:00Z")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time lies in the years 1 to 9999") from None
 
 
 Moment = Annotated[datetime, AfterValidator(_utc)]

@@ -85,7 +85,7 @@ def build(
     cache = BuildCache() if cache is None else cache
     loaded = load.load(files, cache=cache.parsed)
     catalogue = loaded.catalogue
-    problems = [*loaded.problems, *_across(loaded, borgmatic_schema)]
+    problems = [*loaded.problems, *_across(loaded, borgmatic_schema, cache.layers)]
     expansion = cache.expansion = expand.expand(catalogue, before=cache.expansion)
     problems += _backup_problems(expansion, cache)
     rendered = _render(catalogue, expansion, cache)
@@ -107,10 +107,10 @@ _CONSEQUENCES = frozenset({"dangling-reference", "no-client-selected", "sealed-t
 """What is wrong with everything that names a resource whose file could not be read."""
 
 
-def _across(loaded: load.Loaded, borgmatic_schema: Mapping[str, Any]) -> Iterator[Problem]:
+def _across(loaded: load.Loaded, borgmatic_schema: Mapping[str, Any], layers: LayerCache) -> Iterator[Problem]:
     """Yield what is wrong across the resources; where some could not be read, not that they are missed."""
     lacking = any(problem.severity is Severity.ERROR for problem in loaded.problems)
-    for problem in validate.validate(loaded.catalogue, borgmatic_schema=borgmatic_schema):
+    for problem in validate.validate(loaded.catalogue, borgmatic_schema=borgmatic_schema, cache=layers):
         if not (lacking and problem.code in _CONSEQUENCES):
             yield problem
 

@@ -21,6 +21,7 @@ from reconciler.store.changes import MAX_NOTICES, Broadcast
 from reconciler.store.ingest import MAX_LOG_LINES
 from schema.errors import Problem, TerminalError, TransientError, TrustError
 from schema.observed import (
+    MAX_LINES,
     ClientEvent,
     Drift,
     DriftKind,
@@ -407,19 +408,19 @@ async def test_nobody_touches_the_run_of_another_client(published, path):
 async def test_hostile_numbers_are_bounded(published, path):
     high = await facts.ingest(
         published,
-        RunLog(run=RUN, first=10**30, lines=(LogLine(at=NOW, level="info", message="x"),)),
+        RunLog(run=RUN, first=MAX_LINES, lines=(LogLine(at=NOW, level="info", message="x"),)),
         RunLog(run=RUN, first=MAX_LOG_LINES - 1, lines=(LogLine(at=NOW, level="info", message="\0" * 8192),) * 3),
         facts.finished(
-            exit_code=-(10**30),
-            log_lines=10**30,
+            exit_code=-255,
+            log_lines=MAX_LINES,
             statistics=(facts.statistics(duration=1e308, repository_size=2**63 - 1, archive_id="x" * 1024),),
         ),
-        StateReport(at=NOW, refusal=Refusal(code="x", message="y", generation=10**30), revision="r" * 1024),
+        StateReport(at=NOW, refusal=Refusal(code="x", message="y", generation=2**53 - 1), revision="r" * 1024),
     )
 
     assert high == 4
     assert rows(path, "SELECT number FROM run_logs") == [(MAX_LOG_LINES - 1,)]
-    assert rows(path, "SELECT exit_code, log_lines FROM runs") == [(-(2**31 - 1), MAX_LOG_LINES)]
+    assert rows(path, "SELECT exit_code, log_lines FROM runs") == [(-255, MAX_LOG_LINES)]
     assert rows(path, "SELECT refused FROM observed") == [(2**53 - 1,)]
 
 
