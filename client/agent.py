@@ -13,6 +13,7 @@ logged and started again: one bug must not stop the backups. ``client.build`` pu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -188,9 +189,8 @@ class Agent:
         await self._end_runs(cancel=not wait, seconds=self._stopping.seconds)
         await self._report_state()
         if self._connection is not None and self._connection.is_open and self._delivery is not None:
-            self._delivery.idle.clear()
-            self._outbox.arrived.set()
-            await woken(self._clock, self._delivery.idle, FLUSH_SECONDS)
+            with contextlib.suppress(TimeoutError, TransientError):
+                await within(self._clock, FLUSH_SECONDS, self._delivery.drained())
 
     async def _end_runs(self, *, cancel: bool, seconds: float) -> None:
         running = list(self._running.values())

@@ -37,8 +37,7 @@ class Delivery:
         self._session = 0
         self._moved = asyncio.Event()
         self._acknowledged: tuple[str, int] = ("", 0)
-        self.idle = asyncio.Event()
-        """Set while nothing waits to be sent."""
+        self._stored = asyncio.Event()
 
     def opened(self) -> None:
         """A session is open: what was on its way before is sent again."""
@@ -71,17 +70,20 @@ class Delivery:
                     self._moved.clear()
                     await self._moved.wait()
 
+    async def drained(self) -> None:
+        """Return when the director has stored everything."""
+        while await self._outbox.waiting():
+            await self._stored.wait()
+            self._stored.clear()
+
     async def _next(self) -> Reports:
         """Return the oldest reports, once there are some."""
         while True:
             self._outbox.arrived.clear()
-            is_written = await self._outbox.try_flush()
+            await self._outbox.try_flush()
             batch = await self._outbox.batch()
             if batch is not None:
-                self.idle.clear()
                 return batch
-            if is_written:
-                self.idle.set()
             # Not for ever: `director-client once` may write, too, and a disk may have room again.
             await woken(self._clock, self._outbox.arrived, RETRY_SECONDS)
 
@@ -94,3 +96,4 @@ class Delivery:
         epoch, sequence = self._acknowledged
         if epoch == batch.epoch and sequence >= batch.items[0].sequence:
             await self._outbox.acknowledge(epoch, sequence)
+            self._stored.set()

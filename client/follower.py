@@ -84,7 +84,6 @@ class Follower:
         try:
             self._applier.recover()
         except DirectorError as error:
-            log.warning("an interrupted change cannot be finished", reason=error.message, hint=error.hint)
             self._refuse(error)
 
     def load(self) -> None:
@@ -100,7 +99,6 @@ class Follower:
             verified = self._verify_own(envelope)
             self._applier.check(verified.state)
         except DirectorError as error:
-            log.warning("the desired state on disk is not followed", reason=error.message, hint=error.hint)
             self._refuse(error)
             return
         self._current = verified
@@ -142,7 +140,6 @@ class Follower:
         try:
             verified = self._trusted.accept(envelope, now=self._clock.now(), name=name)
         except TrustError as error:
-            log.warning("a desired state was refused", reason=error.message, hint=error.hint, code=error.code)
             self._refuse(error)
             raise
         self._trusted = self._trusted.advanced(verified)
@@ -167,7 +164,6 @@ class Follower:
                 await self._applier.apply(verified.state, persist=lambda: self._persist(verified))
                 self._directory.save_applied(verified.payload)
         except DirectorError as error:
-            log.warning("a desired state cannot be followed", reason=error.message, hint=error.hint)
             self._refuse(error, verified.state)
             if isinstance(error, TransientError):
                 return False
@@ -213,6 +209,7 @@ class Follower:
             revision=state.revision if state else "",
         )
         if refusal != self.refusal:
+            log.warning("a desired state is not followed", reason=error.message, hint=error.hint, code=code)
             self.refusal = refusal
             self._changed("")
 

@@ -233,6 +233,10 @@ class Database:
         self._sql.execute("DELETE FROM reports WHERE sequence <= ?", (sequence,))
         self.size = self._total("1")  # `director-client once` may have written here, too
 
+    def waiting(self) -> int:
+        """Return how many reports are not acknowledged."""
+        return int(self._sql.execute("SELECT count(*) FROM reports").fetchone()[0])
+
     def state(self, prefix: str) -> dict[str, str]:
         """Return the notes whose key begins with ``prefix``."""
         rows = self._sql.execute("SELECT key, value FROM state WHERE substr(key, 1, ?) = ?", (len(prefix), prefix))
@@ -370,6 +374,10 @@ class Outbox:
     async def state(self, prefix: str = "") -> dict[str, str]:
         """Return the notes whose key begins with ``prefix``."""
         return await self._call(lambda database: database.state(prefix))
+
+    async def waiting(self) -> int:
+        """Return how many reports are not acknowledged."""
+        return await self._call(lambda database: database.waiting())
 
     async def dropped(self) -> int:
         """Return how many log lines were dropped since this outbox was made."""
