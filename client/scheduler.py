@@ -5,7 +5,7 @@ For each backup one moment is remembered: every due time up to it has been dealt
 * one run for a due time: ``handled`` moves to that time, and is written down before the run starts;
 * one catch-up run after a downtime, however many due times were missed: it stands for the latest of them, and only
   when the schedule says ``catchUp``;
-* a job that was never seen before owes nothing from before it was issued;
+* a job that was never seen before owes nothing: its past begins now;
 * a clock that jumps forward looks like a downtime; one that jumps back repeats no due time, unless it jumps by more
   than the schedule's own period, which can only mean that it was wrong before.
 
@@ -26,7 +26,7 @@ from schema.observed import Trigger
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from schema.desired import DesiredSchedule, DesiredState, Job
+    from schema.desired import DesiredSchedule, Job
 
 ON_TIME = timedelta(minutes=10)
 """A start that is not later than this is not called a catch-up."""
@@ -56,60 +56,22 @@ class Plan:
     """The earliest of ``starts``; None when nothing is scheduled."""
 
 
-class Scheduler:
-    """``plan``, remembering from one look to the next what was dealt with."""
-
-    def __init__(self) -> None:
-        self._handled: dict[str, datetime] = {}
-
-    def look(
-        self,
-        state: DesiredState,
-        *,
-        now: datetime,
-        last_runs: Mapping[str, datetime],
-        running: frozenset[str] = frozenset(),
-    ) -> Plan:
-        """Return what is due. ``last_runs`` has, by backup, the due time of its newest run, from before a restart too.
-
-        A backup that never ran is known since its desired state was issued.
-        """
-        handled = dict(self._handled)
-        for backup, moment in last_runs.items():
-            handled[backup] = max(moment, handled.get(backup, moment))
-        plan_now = plan(
-            state.content.jobs,
-            client=state.content.client,
-            now=now,
-            handled=handled,
-            known_since=state.issued,
-            running=running,
-            suspended=state.content.suspend,
-        )
-        self._handled = plan_now.handled
-        return plan_now
-
-
 def plan(
     jobs: Iterable[Job],
     *,
     client: str,
     now: datetime,
     handled: Mapping[str, datetime],
-    known_since: datetime | None = None,
     running: frozenset[str] = frozenset(),
     suspended: bool = False,
 ) -> Plan:
-    """Return what is due at ``now``. A backup in ``running`` waits; when its run has ended, ask again.
-
-    ``known_since`` is when the past of a backup begins that is not in ``handled``; without it, now.
-    """
+    """Return what is due at ``now``. A backup in ``running`` waits; when its run has ended, ask again."""
     due, remembered, starts = [], {}, {}
     for job in jobs:
         schedule = job.schedule
         if schedule is None:
             continue
-        until = _until(schedule, handled.get(job.backup, known_since), now=now)
+        until = _until(schedule, handled.get(job.backup), now=now)
         offset = jitter(client, job)
         paused = suspended or job.suspend
         latest = _latest_due(schedule, after=until, until=now - offset) if paused or job.backup not in running else None

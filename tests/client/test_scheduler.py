@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from client import scheduler
-from client.scheduler import Plan, Scheduler
+from client.scheduler import Plan
 from schema import cron
 from schema.desired import Job
 from schema.observed import Trigger
@@ -252,22 +251,12 @@ def test_a_year_of_days_has_a_run_for_each(start, zone):
 # --- Across restarts --------------------------------------------------------------------------------------------------
 
 
-def test_a_restart_repeats_nothing_and_owes_what_was_missed(tmp_path: Path):
-    state = machine.state(tmp_path, jobs=(job(),))
-    night = datetime(2026, 11, 24, 2, 30, tzinfo=UTC)
-    assert [due.due for due in Scheduler().look(state, now=night, last_runs={}).due] == [night]
+def test_a_restart_repeats_nothing_and_owes_what_was_missed():
+    life = Life(job(), NIGHT - DAY)
+    life.look(NIGHT)
 
-    after_restart = Scheduler().look(state, now=night + timedelta(minutes=1), last_runs={"web": night})
-    after_downtime = Scheduler().look(state, now=night + 2.5 * DAY, last_runs={"web": night})
+    soon = scheduler.plan([job()], client="web-1", now=NIGHT + DAY / 2, handled=dict(life.handled))
+    late = scheduler.plan([job()], client="web-1", now=NIGHT + 2.5 * DAY, handled=dict(life.handled))
 
-    assert after_restart.due == ()
-    assert [(due.due, due.trigger) for due in after_downtime.due] == [(night + 2 * DAY, Trigger.CATCH_UP)]
-
-
-def test_a_scheduler_remembers_what_it_handed_out_before_the_run_was_noted(tmp_path: Path):
-    state = machine.state(tmp_path, jobs=(job(),))
-    night = datetime(2026, 11, 24, 2, 30, tzinfo=UTC)
-    one = Scheduler()
-
-    assert len(one.look(state, now=night, last_runs={}).due) == 1
-    assert one.look(state, now=night, last_runs={}).due == ()
+    assert soon.due == ()
+    assert [(due.due, due.trigger) for due in late.due] == [(NIGHT + 2 * DAY, Trigger.CATCH_UP)]
