@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ class Watched:
         return self.watch.heal(self.state, self.detect(), applier=self.applier)
 
 
-async def watched(base: Path, **changes: object) -> Watched:
+async def watched(base: Path, **changes: Any) -> Watched:
     (base / "source").mkdir(exist_ok=True)
     text = machine.config(options=f"source_directories:\n  - {base}/source\nkeep_daily: 7\n")
     state = machine.state(base, files={"web": text}, secrets=("db",), known_hosts="nas ssh-ed25519 A\n", **changes)

@@ -171,7 +171,8 @@ def test_terminal_escapes_and_lone_surrogates_do_not_pass():
 def test_lines_are_the_same_however_the_bytes_arrive(data, cuts):
     whole, parts = Lines(), Lines()
     expected = [*whole.feed(data), whole.rest()]
-    actual, start = [], 0
+    actual: list[bytes] = []
+    start = 0
     for cut in cuts:
         actual += parts.feed(data[start : start + cut])
         start += cut

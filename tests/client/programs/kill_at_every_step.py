@@ -56,7 +56,8 @@ def main() -> None:
             apply(base, program, state)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        print("done" if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0 else "killed", flush=True)
+        sys.stdout.write("done\n" if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0 else "killed\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
