@@ -58,6 +58,10 @@ demo: install ## run a director, two clients and the dashboard on this machine (
 schemas: install ## regenerate the published JSON Schemas
 	$(PYTHON) -m tools.schemas
 
+.PHONY: docs
+docs: install ## regenerate docs/reference from the code
+	$(PYTHON) -m tools.reference
+
 .PHONY: lock
 lock: install ## resolve requirements.lock anew, for every supported Python at once
 	tools/lock
