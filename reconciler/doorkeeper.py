@@ -99,6 +99,8 @@ class Doorkeeper:
         self._commanded: tuple[Approval, ...] = ()
         self._revoked: frozenset[str] = frozenset()
         self._pending: set[str] = set()
+        # Keys that showed a good token, but asked for a taken name: each has cost a use of a token, so they are few.
+        self._shown: set[str] = set()
         self._lockouts = lockout.Lockouts()
         self._unsaved: dict[str, None] = {}
         self._saving: asyncio.Task[None] | None = None
@@ -174,8 +176,8 @@ class Doorkeeper:
             self._left(session.source)
         if isinstance(admission, Refused):
             self._metrics.handshakes.labels(admission.code).inc()
-            if admission.failed:
-                self.failed(session.source)
+        if session.ended is RefusalCode.TOO_LARGE or (isinstance(admission, Refused) and admission.failed):
+            self._failed(session.source)
         return admission
 
     def _left(self, source: str) -> None:
@@ -238,14 +240,16 @@ class Doorkeeper:
         """Decide about a client whose key is proved."""
         key = session.public_key
         state = TokenState.ABSENT
-        if token is not None and enrolment.needs_token(self.registry, key, pending=key in self._pending):
+        if token is not None and enrolment.needs_token(self.registry, key, pending=self._is_known(key)):
             digest = envelope.hash_token(token)
             good = await self._store.consume_token(digest, key, self._clock.now())
             state = TokenState.GOOD if good else TokenState.BAD
             if good:
-                self._pending.add(key)
+                self._shown.add(key)
         admission = self._decide(key, hello.name, state)
         if isinstance(admission, Pending):
+            self._pending.add(key)
+            self._shown.discard(key)
             await self._store.upsert_pending(
                 public_key=key,
                 name=hello.name,
@@ -261,11 +265,14 @@ class Doorkeeper:
         return admission
 
     def _decide(self, key: str, name: str, token: TokenState) -> enrolment.Admission:
-        return enrolment.admit(self.registry, public_key=key, name=name, pending=key in self._pending, token=token)
+        return enrolment.admit(self.registry, public_key=key, name=name, pending=self._is_known(key), token=token)
+
+    def _is_known(self, key: str) -> bool:
+        return key in self._pending or key in self._shown
 
     # --- Failures -----------------------------------------------------------------------------------------------------
 
-    def failed(self, source: str) -> None:
+    def _failed(self, source: str) -> None:
         """Count a failed attempt."""
         name, locked = self._lockouts.failed(source, at=self._clock.monotonic())
         self._keep(name)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 from aiohttp import web
@@ -35,7 +35,7 @@ from schema.errors import DirectorError, TrustError
 from schema.wire import RefusalCode, State
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from reconciler.clock import Clock
@@ -153,7 +153,7 @@ class Gateway:
         self._metrics_listeners = Listeners(self._serve_metrics)
         self._open: dict[str, Session] = {}
         self._waiting: dict[str, Session] = {}
-        self._greeting: set[Session] = set()
+        self._sessions: set[Session] = set()
         self._published: dict[str, float] = {}
         self._stopping = False
         self.addresses: tuple[Address, ...] = ()
@@ -208,8 +208,9 @@ class Gateway:
                 case Refused() as refused:
                     self._part(session, refused)
                 case Accepted(name) if session.state is State.PENDING:
+                    del self._waiting[session.public_key]
                     session.name = name
-                    self._background.spawn(self._approved(session))
+                    self._background.spawn(self._let_in(session))
                 case Accepted(name) if name != session.name:
                     self._part(session, refusals.renamed(name))
                 case Pending() if session.state is State.OPEN:
@@ -227,12 +228,16 @@ class Gateway:
         """
         await self._store.disconnect_all()
         await self._door.load()
-        for deadlines in (self._handshakes, self._stalls, self._closing):
-            self._watch.spawn(deadlines.run())
         tls = self._certificate.context() if self._certificate else None
         self.addresses = tuple(await self._listeners.start(self._settings.listen, tls=tls))
         if self._settings.metrics_listen is not None:
-            await self._metrics_listeners.start([self._settings.metrics_listen], tls=None)
+            try:
+                await self._metrics_listeners.start([self._settings.metrics_listen], tls=None)
+            except DirectorError:
+                await self._listeners.close()
+                raise
+        for deadlines in (self._handshakes, self._stalls, self._closing):
+            self._watch.spawn(deadlines.run())
         _log.info("listening for clients", addresses=[str(one) for one in self.addresses], tls=tls is not None)
 
     async def stop(self) -> None:
@@ -240,7 +245,9 @@ class Gateway:
         self._stopping = True
         self._listeners.refuse_new()
         self._metrics_listeners.refuse_new()
-        sessions = [*self._open.values(), *self._waiting.values(), *self._greeting]
+        sessions = [session for session in self._sessions if session.ended is None]
+        for session in self._sessions.difference(sessions):
+            session.abort()
         await asyncio.gather(*(self._end(session, self._shutting_down(len(sessions))) for session in sessions))
         await self._listeners.close()
         await self._metrics_listeners.close()
@@ -286,11 +293,13 @@ class Gateway:
 
     async def _ready(self) -> web.Response:
         reason = "shutting down" if self._stopping else ""
-        if not reason and self._readiness is not None:
-            try:
+        try:
+            if not reason and self._readiness is not None:
                 reason = await self._readiness()
-            except DirectorError as error:
-                reason = error.message
+            if not reason:
+                await self._store.issued(())  # whether the store answers
+        except Exception as error:  # noqa: BLE001 - whatever it is, the director is not ready
+            reason = error.message if isinstance(error, DirectorError) else f"the store does not answer: {error}"
         return _text(reason or "ok", status=503 if reason else 200)
 
     # --- A session, from its first to its last frame ------------------------------------------------------------------
@@ -316,13 +325,12 @@ class Gateway:
         )
         await websocket.prepare(request)
         session.part = self._part
-        self._greeting.add(session)
+        self._sessions.add(session)
         try:
-            let_in = await self._greet(session)
+            if await self._greet(session):
+                await self._converse(session)
         finally:
-            self._greeting.discard(session)
-        if let_in:
-            await self._converse(session)
+            self._sessions.discard(session)
         return websocket
 
     def _source(self, request: web.BaseRequest) -> str:
@@ -333,7 +341,7 @@ class Gateway:
     async def _greet(self, session: Session) -> bool:
         """Return whether the client was let in, to stay or to wait."""
         if self._stopping:
-            await self._end(session, self._shutting_down(len(self._greeting)))
+            await self._end(session, self._shutting_down(len(self._sessions)))
             return False
         admission = await self._door.receive(session)
         match admission:
@@ -374,17 +382,15 @@ class Gateway:
             )
         )
 
-    async def _approved(self, session: Session) -> None:
-        """Let in a session that waited."""
-        self._waiting.pop(session.public_key, None)
-        if session.is_open:
-            await self._let_in(session)
-
-    async def _let_in(self, session: Session) -> None:
-        """Make the session the one of its key, and say so once the store has it."""
+    def _let_in(self, session: Session) -> Coroutine[Any, Any, None]:
+        """Make the session the one of its key, and return how it is told."""
         self._replace(session)
         self._open[session.public_key] = session
         session.state = State.OPEN
+        return self._welcome(session)
+
+    async def _welcome(self, session: Session) -> None:
+        """Say that it is accepted once the store has it, and then whatever is newer."""
         try:
             known = await self._store.connected(
                 client=session.name, public_key=session.public_key, address=session.source, now=self._clock.now()
@@ -392,10 +398,13 @@ class Gateway:
         except DirectorError as error:
             await self._end(session, self._store_refuses(session, error))
             return
-        if session.is_open:
-            await session.send(
-                wire.Accepted(name=session.name, time=self._clock.now(), resync=self._settings.resync, resend=not known)
-            )
+        accepted = wire.Accepted(
+            name=session.name, time=self._clock.now(), resync=self._settings.resync, resend=not known
+        )
+        if await session.send(accepted):
+            session.welcomed = True
+            if session.newer:
+                self._wake(session)
 
     def _replace(self, session: Session) -> None:
         """End the session that this key has already."""
@@ -470,7 +479,8 @@ class Gateway:
             await self._send_desired(session, issued.envelope)
         else:
             session.sent = max(session.sent, issued.generation)
-            if pull.digest != issued.digest and self._on_ahead is not None:
+            ahead = pull.generation > issued.generation or pull.digest != issued.digest
+            if ahead and self._on_ahead is not None:
                 self._on_ahead(session.name, pull.generation)
             await session.send(wire.Current(generation=issued.generation))
 
@@ -519,7 +529,7 @@ class Gateway:
     def _wake(self, session: Session) -> None:
         """See to it that the session is sent what is newest, unless somebody does already."""
         session.newer = True
-        if not session.delivering:
+        if session.welcomed and not session.delivering:
             session.delivering = True
             self._background.spawn(self._deliver(session))
 

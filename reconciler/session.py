@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import WSMsgType, web
+from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 
 from reconciler.core import refusals
 from schema import wire
@@ -50,6 +50,7 @@ class Session:
         "sent",
         "source",
         "state",
+        "welcomed",
     )
 
     def __init__(
@@ -76,6 +77,8 @@ class Session:
         """Why we ended it; None while it lives or when the peer went."""
         self.sent = 0
         """The newest generation that was sent, or that the client said it holds."""
+        self.welcomed = False
+        """Whether it was told that it is accepted: nothing else is sent before."""
         self.newer = False
         self.delivering = False
         self.part: Callable[[Session, Refused], None] | None = None
@@ -99,8 +102,10 @@ class Session:
                 return None
             if message.type in _DATA:
                 return wire.decode_from_client(message.data, state=self.state)
-            if message.type is WSMsgType.ERROR and self._websocket.close_code is not None:
-                raise TrustError("the frame is malformed or too large", code=RefusalCode.MALFORMED)
+            if isinstance(message.data, WebSocketError):
+                large = message.data.code == WSCloseCode.MESSAGE_TOO_BIG
+                code = RefusalCode.TOO_LARGE if large else RefusalCode.MALFORMED
+                raise TrustError(f"this is no frame: {message.data}", code=code)
             if message.type not in {WSMsgType.PING, WSMsgType.PONG}:
                 return None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +21,9 @@ from schema import envelope, wire
 from schema.envelope import ClientIdentity
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+
+
+_WRITERS: list[asyncio.StreamWriter] = []
 
 
 class Closed(Exception):
@@ -188,8 +192,20 @@ async def open_stream(
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Return a bare connection."""
     if address.path:
-        return await asyncio.open_unix_connection(address.path)
-    return await asyncio.open_connection(address.host, address.port, ssl=tls)
+        reader, writer = await asyncio.open_unix_connection(address.path)
+    else:
+        reader, writer = await asyncio.open_connection(address.host, address.port, ssl=tls)
+    _WRITERS.append(writer)
+    return reader, writer
+
+
+async def hang_up_all() -> None:
+    """End every connection that a test has opened, as its end would."""
+    while _WRITERS:
+        writer = _WRITERS.pop()
+        writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 async def get(address: Address, path: str, *, method: str = "GET") -> tuple[int, str]:
