@@ -230,7 +230,7 @@ class _Dashboard:
             return self._error(request, 404, "Not found", f"there is no page at {request.path[:200]}", hint)
         except web.HTTPException as error:
             return self._error(request, error.status, error.reason, "the request cannot be answered", "")
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, the answer names no detail, and the log all
             _log.exception("web.failed", path=request.path[:200])
             return self._error(
                 request, 500, "Something is wrong with the dashboard", "backups are not concerned", "see its log"

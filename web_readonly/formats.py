@@ -15,6 +15,7 @@ from schema.errors import scrub
 MAX_SHOWN: Final = 4_096
 """Characters of one value that a page shows; what follows is counted."""
 
+_BEYOND: Final = 2_048
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _STEPS: Final = ((86_400 * 365, "y"), (86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _KEPT: Final = frozenset("\n\t")
@@ -25,9 +26,11 @@ _KEPT: Final = frozenset("\n\t")
 
 def shown(text: str, limit: int = MAX_SHOWN) -> str:
     """Return foreign text fit to be seen: no secret in a url, nothing that hides or reorders, and bounded."""
-    clipped, rest = text[:limit], len(text) - limit
-    if "://" in clipped or "bd1-" in clipped:
-        clipped = scrub(clipped)
+    rest = len(text) - limit
+    if "://" in text or "bd1-" in text:
+        # Before it is cut, so that a password is known by what follows it; within bounds, for text may be long.
+        text = scrub(text[: limit + _BEYOND])
+    clipped = text[:limit]
     if not clipped.isprintable():
         clipped = "".join(map(_visible, clipped))
     return f"{clipped}… ({rest:,} more characters)" if rest > 0 else clipped
@@ -67,7 +70,7 @@ def size(count: int) -> str:
         number /= 1000
     if unit == "B":
         return f"{count} B"
-    return f"{number:.{2 if number < 10 else 1 if number < 100 else 0}f} {unit}"
+    return f"{number:.{2 if number < 9.995 else 1 if number < 99.95 else 0}f} {unit}"
 
 
 def percent(part: float, whole: float) -> str:

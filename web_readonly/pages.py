@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from schema.assessment import unhealed
+from schema.errors import scrub
 from schema.scalars import format_duration
 from web_readonly import formats, tones
 from web_readonly.views import API
@@ -57,7 +58,7 @@ def load_assets() -> dict[str, Asset]:
 
 
 class Pages:
-    """All templates, compiled once. Safe to use from several threads."""
+    """All templates, each compiled when it is first shown. Safe to use from several threads."""
 
     def __init__(self, assets: Mapping[str, Asset]) -> None:
         self._environment = Environment(
@@ -79,9 +80,6 @@ class Pages:
             "tones": tones,
             "unhealed": unhealed,
             "version": metadata.version("borgmatic-director"),
-        }
-        self._templates = {
-            name: self._environment.get_template(name) for name in self._environment.list_templates(["html"])
         }
 
     def page(self, view: View, answer: Answer, asked: Asked) -> bytes:
@@ -105,7 +103,7 @@ class Pages:
         )
 
     def _render(self, template: str, **context: Any) -> bytes:
-        return self._templates[template].render(context).encode("utf-8", "replace")
+        return self._environment.get_template(template).render(context).encode("utf-8", "replace")
 
 
 def _finalize(value: Any) -> Any:
@@ -145,7 +143,7 @@ def dump(value: Any) -> bytes:
 def _scrubbed(value: Any) -> Any:
     match value:
         case str():
-            return formats.scrub(value) if "://" in value or "bd1-" in value else value
+            return scrub(value) if "://" in value or "bd1-" in value else value
         case dict():
             return {key: _scrubbed(one) for key, one in value.items()}
         case list():

@@ -301,8 +301,14 @@ def repository(reader: Reader, asked: Asked) -> Answer:
 
 def archives(reader: Reader, asked: Asked) -> Answer:
     """Answer which archives were seen."""
-    wanted = {name: asked.text(name) for name in ("client", "backup", "repository")}
-    return Answer(reader.archives(**wanted, before=asked.text("after")))
+    return Answer(
+        reader.archives(
+            client=asked.text("client"),
+            backup=asked.text("backup"),
+            repository=asked.text("repository"),
+            before=asked.text("after"),
+        )
+    )
 
 
 # --- Runs -------------------------------------------------------------------------------------------------------------

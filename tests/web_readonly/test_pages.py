@@ -1,0 +1,497 @@
+"""Every page of every kind of store: right, escaped, bounded, and without a secret."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sqlite3
+from collections import Counter
+from html.parser import HTMLParser
+from importlib import resources
+from itertools import product
+from typing import TYPE_CHECKING
+
+import pytest
+
+from reconciler.core.issue import BackupRow, ClientRow
+from reconciler.store import Store
+from schema.errors import Problem
+from schema.observed import Archive as SeenArchive
+from schema.observed import (
+    ArchivesSeen,
+    ClientEvent,
+    Drift,
+    DriftKind,
+    LogLine,
+    Outcome,
+    Refusal,
+    Report,
+    RunFinished,
+    RunLog,
+    RunStarted,
+    StateReport,
+    Trigger,
+    Versions,
+)
+from schema.status import RevisionStatus, SourceStatus
+from tests.web_readonly import seeded
+from tests.web_readonly.visitor import Visitor, visiting
+from web_readonly.pages import NAVIGATION
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+    from pathlib import Path
+
+LEFT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\u061c\ud800-\udfff]")
+
+
+class Links(HTMLParser):
+    """What a page links to, and what would let it act by itself."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+        self.forbidden: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        if tag == "a":
+            self.targets.append(given["href"])
+        if tag in {"script", "style", "iframe", "object", "embed", "base"}:
+            self.forbidden.append(tag)
+        self.forbidden += [name for name in given if name == "style" or name.startswith("on")]
+        if tag == "form":
+            assert given["method"] == "get"
+
+
+async def walk(client: Visitor, *, answers: Container[int] = (200,)) -> dict[str, str]:
+    """Follow the links from the first page, eight of each kind, and return the pages by path."""
+    found: dict[str, str] = {}
+    visited: Counter[str] = Counter()
+    waiting = [path for path, _ in NAVIGATION]
+    while waiting:
+        path = waiting.pop().partition("#")[0]
+        visited[kind(path)] += path not in found
+        if not path or path in found or visited[kind(path)] > 8:
+            continue
+        response = await client.get(path)
+        text = await response.text()
+        assert response.status in answers, (path, text)
+        found[path] = text
+        if response.content_type == "text/html":
+            page = Links(text)
+            assert page.forbidden == [], path
+            base = path.partition("?")[0]
+            waiting += [base + target if target.startswith("?") else target for target in page.targets]
+    return found
+
+
+def kind(path: str) -> str:
+    """Return what kind of page a path leads to: names of things become stars."""
+    place, _, query = path.partition("?")
+    words = {"", "api", "v1", *(name.strip("/") for name, _ in NAVIGATION), "overview", "log", "about"}
+    filters = sorted(one.partition("=")[0] for one in query.split("&"))
+    return "/".join(part if part in words else "*" for part in place.split("/")) + "?".join(["", *filters]).rstrip("?")
+
+
+def pages_of(found: dict[str, str]) -> dict[str, str]:
+    return {path: text for path, text in found.items() if not path.startswith("/api/")}
+
+
+async def text_of(client: Visitor, path: str) -> str:
+    """Return what a reader of a page sees, in one line."""
+    response = await client.get(path)
+    assert response.status == 200
+    return seen(await response.text())
+
+
+def seen(html: str) -> str:
+    body = html[html.index("<main") :]
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body))
+
+
+# --- Every page -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def everything(seeded_store) -> dict[str, str]:
+    """Every page that can be reached from the first, and its JSON."""
+
+    async def visit() -> dict[str, str]:
+        async with visiting(seeded_store, metrics=lambda: b"") as client:
+            return await walk(client)
+
+    return asyncio.run(visit())
+
+
+def test_every_kind_of_link_leads_somewhere_and_no_page_can_act(everything):
+    kinds = {kind(path) for path in everything}
+    assert {"/", "/clients/*", "/backups/*", "/backups/*/*", "/runs/*", "/repositories/*", "/api/v1/runs/*"} <= kinds
+
+
+def test_no_secret_is_in_any_response(everything, seeded_store):
+    planted = sqlite3.connect(seeded_store)
+    for column in ("issued.envelope", "issued.content", "tokens.hash", "meta.value"):
+        table, name = column.split(".")
+        rows = planted.execute(f"SELECT CAST({name} AS TEXT) FROM {table}").fetchall()
+        assert any(seeded.CANARY in row[0] for row in rows), column
+    planted.close()
+
+    assert [path for path, text in everything.items() if seeded.CANARY in text] == []
+    assert [path for path, text in everything.items() if "bd1-sealed" in text] == []
+
+
+async def test_every_page_names_itself_and_marks_where_it_is(store):
+    async with visiting(store) as client:
+        for path, name in NAVIGATION:
+            text = await (await client.get(path)).text()
+            assert f'<a href="{path}" aria-current="page">{name}</a>' in text
+            assert text.count("aria-current") == 1
+            assert len(re.findall(r"<h1\b", text)) == 1
+            assert re.search(r"<title>\S.* · Borgmatic Director</title>", text)
+
+
+async def test_every_page_of_an_empty_store_says_what_to_do_next(tmp_path):
+    path = tmp_path / "store.db"
+    async with await Store.open(path):
+        pass
+
+    async with visiting(path) as client:
+        found = pages_of(await walk(client))
+
+    assert "director init my-backups" in found["/"]
+    assert "director token create" in found["/"]
+    assert "Nothing is backed up yet" in found["/"]
+    assert "director token create" in found["/clients"]
+    assert "director-client once" in found["/runs"]
+
+
+# --- Single pages -----------------------------------------------------------------------------------------------------
+
+
+async def test_the_overview_says_what_is_wrong_and_how_to_mend_it(store):
+    async with visiting(store) as client:
+        text = await text_of(client, "/")
+
+    assert "3 backups are not protected" in text
+    assert f"director acknowledge {seeded.REVISIONS[7]}" in text
+    assert "repository &#39;cold&#39; cannot be read: /mnt/cold is not mounted" in text
+    assert "18 of 20" in text
+
+
+async def test_a_client_shows_what_it_should_have_what_it_has_and_how_its_files_differ(store):
+    async with visiting(store) as client:
+        html = await (await client.get("/clients/web-5")).text()
+
+    assert '<span class="removed">-keep_daily: 7</span><span class="added">+keep_daily: 2</span>' in html
+    assert "2 differences" in html
+    assert "same content" in html
+    assert "backups/web.yaml" in html
+    assert "password: (hidden)" in html
+    assert "{credential file" in html
+    assert "vault.passphrase" in html
+
+
+async def test_a_client_that_refuses_shows_the_line_that_would_allow_it(store):
+    async with visiting(store) as client:
+        text = await text_of(client, "/clients/app-2")
+
+    assert "does not allow the option &#39;commands&#39;" in text
+    assert "allow_options = [&#34;commands&#34;]" in text
+    assert "other content" in text
+
+
+async def test_clients_are_found_by_text_label_and_state(store):
+    async with visiting(store) as client:
+
+        async def names(query: str) -> list[str]:
+            response = await client.get(f"/api/v1/clients?{query}")
+            return [one["name"] for one in (await response.json())["items"]]
+
+        assert await names("q=web-5") == ["web-5"]
+        assert await names("label=role%3Ddb&label=site%3Dnorth") == ["db-1", "db-3"]
+        assert await names("state=away") == ["monitor-1", "web-3"]
+        assert await names("state=drifted") == ["web-5"]
+        assert await names("state=refused") == ["app-2"]
+        assert await names("state=stale") == ["mail-2"]
+        assert await names("state=revoked") == []
+        assert "No client matches" in await text_of(client, "/clients?q=nothing")
+
+
+async def test_a_waiting_key_shows_the_command_and_the_resource_that_let_it_in(store):
+    async with visiting(store) as client:
+        text = await text_of(client, "/clients")
+
+    assert "director clients approve laptop-anna" in text
+    assert f"spec: {{publicKey: {seeded.public_key('laptop-anna')}}}" in text
+    assert "director clients revoke web-8" in text
+
+
+async def test_a_running_run_renews_itself_without_a_script_and_an_ended_one_stays(store):
+    running, ended = seeded.run_id("db-2", "postgresql", "now"), seeded.run_id("web-1", "system", 0)
+
+    async with visiting(store) as client:
+        now = await (await client.get(f"/runs/{running}")).text()
+        then = await (await client.get(f"/runs/{ended}")).text()
+
+    assert '<meta http-equiv="refresh" content="3">' in now
+    assert 'value="63.0"' in now
+    assert "182,339 files" in now
+    assert "http-equiv" not in then
+    assert "No such file or directory" in then
+
+
+async def test_a_failed_run_shows_why_and_the_level_of_each_line(store):
+    async with visiting(store) as client:
+        html = await (await client.get(f"/runs/{seeded.run_id('web-3', 'web', 0)}")).text()
+        only = await text_of(client, f"/runs/{seeded.run_id('web-3', 'web', 0)}?level=error")
+
+    assert "Failed to create/acquire the lock" in html
+    assert "borgmatic break-lock" in html
+    assert html.count('<span class="level">error</span>') == 2
+    assert "Creating archive" not in only
+
+
+async def test_of_a_long_log_the_end_is_shown_and_the_start_is_one_click_away(tmp_path):
+    run, path = "a" * 32, tmp_path / "store.db"
+    reports: list[Report] = [
+        RunStarted(at=seeded.NOW, run=run, backup="web", trigger=Trigger.SCHEDULE),
+        *(
+            RunLog(
+                run=run,
+                first=first,
+                lines=tuple(
+                    LogLine(at=seeded.NOW, level="info", message=f"line {number} of it")
+                    for number in range(first, first + 400)
+                ),
+            )
+            for first in (0, 400, 800)
+        ),
+    ]
+    async with await Store.open(path) as store:
+        items = list(enumerate(reports, 1))
+        await store.ingest(client="web-1", public_key="k", epoch="e", items=items, through=4, received=seeded.NOW)
+
+    async with visiting(path) as client:
+        last = await (await client.get(f"/runs/{run}")).text()
+        first = await (await client.get(f"/runs/{run}?after=-1")).text()
+
+    assert "line 699 of it" not in last
+    assert "line 700 of it" in last
+    assert "line 1199 of it" in last
+    assert 'href="?after=-1#log"' in last
+    assert "line 0 of it" in first
+    assert "?after=499#log" in first
+
+
+async def test_the_source_shows_its_hold_and_each_problem_with_its_place(store):
+    async with visiting(store) as client:
+        text = await text_of(client, "/source")
+        stalled = await text_of(client, f"/source/{seeded.REVISIONS[6]}")
+
+    assert "waits for a person: MassChangeHeld" in text
+    assert f"director acknowledge {seeded.REVISIONS[7]}" in text
+    assert "profiles/database.yaml:1:1" in text
+    assert "Mira Oduya" in text
+    assert "backups/mail.yaml:12:20" in stalled
+    assert "did you mean &#39;vault&#39;?" in stalled
+
+
+async def test_a_backup_shows_objective_and_evidence_on_each_client(store):
+    async with visiting(store) as client:
+        text = await text_of(client, "/backups/postgresql")
+        one = await text_of(client, "/backups/web-3/web")
+
+    assert "db-4 unreadable 1d2h cold unreadable none seen" in text
+    assert "on 4 clients" in text
+    assert "the objective is 1d2h" in one
+
+
+async def test_lists_go_on_where_they_stopped(store):
+    async with visiting(store) as client:
+        found: list[str] = []
+        path = "/api/v1/archives"
+        while path:
+            page = await (await client.get(path)).json()
+            found += [f"{one['client']}/{one['repository']}/{one['id']}" for one in page["items"]]
+            path = f"/api/v1/archives?after={page['next']}" if page["next"] else ""
+        first = await (await client.get("/archives")).text()
+
+    assert len(found) == len(set(found)) > 200
+    assert "Next page" in first
+    assert "First page" in first
+
+
+# --- Hostile text -----------------------------------------------------------------------------------------------------
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> \x1b[31mred \u202egnp.exe \u200b{{ 7*7 }} \x00 "
+LONG = "L" * 4_000
+ENDLESS = "E" * 1_000_000
+
+
+async def seed_hostile(path: Path) -> None:
+    """Whatever a client, a commit or an archive can say, said by somebody who means harm."""
+    now, run, said = seeded.NOW, "b" * 32, HOSTILE + LONG
+    async with await Store.open(path) as store:
+        await store.publish(
+            clients=[ClientRow("web-1", "key", {HOSTILE: HOSTILE}, HOSTILE, suspended=False)],
+            backups=[
+                BackupRow(
+                    "web-1",
+                    "web",
+                    HOSTILE,
+                    HOSTILE,
+                    "UTC",
+                    60,
+                    False,
+                    ({"name": "nas", "url": HOSTILE, "encryption": HOSTILE},),
+                )
+            ],
+            issued=[],
+            removed_clients=[],
+            removed_backups=[],
+            at=now - seeded.DAY,
+        )
+        reports: list[Report] = [
+            RunStarted(at=now, run=run, backup="web", trigger=Trigger.PERSON, revision=HOSTILE[:60]),
+            RunLog(run=run, first=0, lines=(LogLine(at=now, level="error", message=said),)),
+            RunFinished(at=now, run=run, backup="web", outcome=Outcome.FAILED, error=said, hint=said, log_lines=1),
+            ArchivesSeen(
+                at=now - 3 * seeded.HOUR,
+                backup="web",
+                repository="nas",
+                url=HOSTILE,
+                available=True,
+                message=said,
+                archives=(SeenArchive(id="ab" * 8, name=HOSTILE, start=now - seeded.DAY),),
+            ),
+            StateReport(
+                at=now,
+                revision=HOSTILE,
+                refusal=Refusal(code=HOSTILE, message=said, hint=said),
+                drift=(
+                    Drift(
+                        kind=DriftKind.CHANGED, subject=HOSTILE, message=said, diff=f"+{said}\n-{said}", detected=now
+                    ),
+                ),
+                versions=Versions(client=HOSTILE, borgmatic=HOSTILE),
+            ),
+            ClientEvent(at=now, reason="Applied", message=said),
+        ]
+        items = list(enumerate(reports, 1))
+        await store.ingest(client="web-1", public_key="key", epoch="e", items=items, through=9, received=now)
+        await store.upsert_pending(
+            public_key=HOSTILE, name=HOSTILE, address=HOSTILE, config_directory="", state_directory="", now=now
+        )
+        await store.record_revision(
+            RevisionStatus(
+                revision="c" * 40,
+                author=HOSTILE + ENDLESS,
+                subject=HOSTILE + ENDLESS,
+                seen=now,
+                outcome="stalled",
+                message=said,
+                summary=HOSTILE + ENDLESS,
+            ),
+            problems=[Problem(code="x", message=said, hint=said, path=HOSTILE, line=1, column=1)],
+        )
+        problem = Problem(code="x", message=said, hint=said, path=HOSTILE)
+        await store.set_source(SourceStatus(url=HOSTILE, branch=HOSTILE, head="c" * 40, problems=(problem,)))
+
+
+async def test_whatever_clients_and_commits_say_is_shown_harmlessly(tmp_path):
+    path = tmp_path / "store.db"
+    await seed_hostile(path)
+
+    async with visiting(path) as client:
+        # Not every name of theirs leads somewhere, and that is said as harmlessly.
+        found = await walk(client, answers=(200, 400, 404))
+
+    pages = pages_of(found)
+    assert [path for path, text in pages.items() if "<script" in text or "<img src=x" in text] == []
+    assert [path for path, text in found.items() if LEFT.search(text)] == []
+    assert [path for path, text in pages.items() if len(text) > 200_000] == []
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in pages["/clients/web-1"]
+    assert "␛[31mred ⟨U+202E⟩gnp.exe" in pages["/clients/web-1"]
+    assert "{{ 7*7 }}" in pages["/clients/web-1"]
+    assert "more characters)" in pages["/source"]
+    assert {"/runs/" + "b" * 32, "/source/" + "c" * 40, "/backups/web-1/web", "/repositories/nas"} <= set(pages)
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+async def test_json_has_the_names_of_the_read_model(store):
+    async with visiting(store) as client:
+        overview = await (await client.get("/api/v1/overview")).json()
+        backup = await (await client.get("/api/v1/backups/web-1/web")).json()
+        log = await (await client.get(f"/api/v1/runs/{seeded.run_id('web-1', 'system', 0)}/log")).json()
+
+    assert (overview["backups"], overview["withoutObjective"]) == (38, 1)
+    assert overview["source"]["url"] == "https://deploy:***@git.example/ops/backups.git"
+    assert (backup["rpo"], backup["lastRun"]["outcome"]) == ("1d2h", "succeeded")
+    assert log["items"][0]["number"] == 0
+
+
+# --- The look ---------------------------------------------------------------------------------------------------------
+
+
+def tokens(css: str) -> dict[str, str]:
+    return dict(re.findall(r"--([a-z-]+):\s*(#[0-9a-f]{6});", css))
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of WCAG 2."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_has_the_contrast_of_wcag_aa_in_both_themes(theme):
+    css = (resources.files("web_readonly") / "static" / "style.css").read_text()
+    light, dark = css.split("prefers-color-scheme: dark", 1)
+    colours = tokens(light) if theme == "light" else tokens(light) | tokens(dark)
+    tones = ("good", "warn", "bad", "busy", "idle")
+    grounds = ("ground", "surface", "sunken")
+    pairs = [
+        *product(("text", "muted", "link", *tones), grounds),
+        *((tone, f"{tone}-soft") for tone in tones),
+        *product(("text", "muted"), (f"{tone}-soft" for tone in tones)),
+    ]
+
+    low = {pair: round(contrast(*(colours[name] for name in pair)), 2) for pair in pairs}
+
+    assert {pair: ratio for pair, ratio in low.items() if ratio < 4.5} == {}
+
+
+def test_the_first_page_fits_in_sixty_kilobytes_with_its_style():
+    css = (resources.files("web_readonly") / "static" / "style.css").read_bytes()
+
+    assert len(css) < 30_000
+
+
+def test_the_stylesheet_and_templates_ask_no_other_machine():
+    folder = resources.files("web_readonly")
+    texts = [
+        one.read_text() for place in ("static", "templates") for one in (folder / place).iterdir() if one.is_file()
+    ]
+
+    addresses = {url for text in texts for url in re.findall(r"(?:https?:)?//[a-z][\w.-]+", text)}
+
+    assert addresses == {"http://www.w3.org"}
+    assert not any("@import" in text or "style=" in text or "<script" in text for text in texts)
+
+
+def test_json_is_ascii_so_that_nothing_in_it_hides():
+    from web_readonly.pages import dump
+
+    assert dump({"a": "\u202e\ud800"}) == b'{"a":"\\u202e\\ud800"}\n'
+    assert json.loads(dump({"a": ["ssh://u:secret@h"]})) == {"a": ["ssh://u:***@h"]}
