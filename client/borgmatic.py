@@ -39,7 +39,6 @@ PASSED_ON = (
     "BORG_SECURITY_DIR",
     "XDG_CACHE_HOME",
     "XDG_CONFIG_HOME",
-    "XDG_RUNTIME_DIR",
     "XDG_STATE_HOME",
     "CREDENTIALS_DIRECTORY",  # systemd's, for {credential systemd …}
 )

@@ -7,6 +7,10 @@ came of it.
 borgmatic runs as ``borgmatic --config FILE --log-json --verbosity 1 ACTIONS``, ``create`` with ``--json --progress``
 unless the configuration says ``list_details``, which contradicts them. Without ``--json``, and when it fails, borgmatic
 prints no statistics, and each repository is asked for its newest archive instead.
+
+Each backup has a runtime directory of its own. borgmatic 2.1 cleans up in every ``borgmatic-*`` folder beside its own,
+so that two that run at once would take each other's database dumps and manifests away. The place is stable, because Borg before
+1.4 stores it in the archive, and `borgmatic restore` has to be told (``user_runtime_directory``).
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import errno
 import os
 import re
 import signal
+import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -83,6 +88,8 @@ class _Run:
     task: asyncio.Task[object] | None = None
     """While it waits for its turn: the task that a cancellation has to wake."""
     deadline: float | None = None
+    runtime: str = ""
+    """borgmatic's runtime directory, of this run alone."""
     waiting: list[LogLine] = field(default_factory=list)
     waiting_characters: int = 0
     full: asyncio.Event = field(default_factory=asyncio.Event)
@@ -148,7 +155,9 @@ class Runner:
         try:
             await emit(started)
             async with self._turn(run):
-                await self._work(run)
+                with tempfile.TemporaryDirectory(prefix="borgmatic-director-", ignore_cleanup_errors=True) as own:
+                    run.runtime = own
+                    await self._work(run)
         except asyncio.CancelledError as error:
             run.stopped = Outcome.CANCELLED
             if not self._was_ours(run):
@@ -297,7 +306,10 @@ class Runner:
 
     def _arguments(self, run: _Run, *words: str) -> list[str]:
         file = str(self._config / run.job.file)
-        return [self._program, "--config", file, "--log-json", "--verbosity", "1", *words]
+        # borgmatic clears away the temporary files of every borgmatic that shares its runtime directory, also of those
+        # that still run (its cleanup is a glob): so each run has one of its own.
+        own = ["--user-runtime-directory", run.runtime]
+        return [self._program, "--config", file, "--log-json", "--verbosity", "1", *own, *words]
 
     async def _follow(self, run: _Run, arguments: list[str], reader: Reader, *, limit: float | None = None) -> int:
         """Run a program until it ends, the run is cancelled, or its time is over; return the exit code."""
@@ -315,7 +327,7 @@ class Runner:
 
         group, output = await borgmatic.start(
             arguments,
-            environment=self._environment,
+            environment={**self._environment, "RUNTIME_DIRECTORY": str(self._state / "runtime" / run.job.backup)},
             stdout=read(lines[0], reader.stdout),
             stderr=read(lines[1], reader.stderr),
         )

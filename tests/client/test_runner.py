@@ -134,6 +134,19 @@ async def test_borgmatic_inherits_nothing_secret_and_its_output_carries_no_secre
     assert "the passphrase is ***" in text
 
 
+async def test_two_backups_at_once_do_not_share_the_folder_that_borgmatic_cleans_up(tmp_path):
+    on = Machine(tmp_path, "tells-its-environment")
+    (on.home / "secret").touch()
+
+    await asyncio.gather(
+        on.run(machine.job("a", url="ssh://borg@nas/./a"), "a" * 32),
+        on.run(machine.job("b", url="ssh://borg@nas/./b"), "b" * 32),
+    )
+
+    folders = {line for line in on.lines() if line.startswith(("RUNTIME_DIRECTORY=", "XDG_RUNTIME_DIR="))}
+    assert folders == {f"RUNTIME_DIRECTORY={tmp_path}/var/runtime/{backup}" for backup in "ab"}
+
+
 # --- Why it failed ----------------------------------------------------------------------------------------------------
 
 GENERIC = "Error running actions for repository\n"
