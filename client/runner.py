@@ -21,7 +21,6 @@ import errno
 import os
 import re
 import signal
-import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -88,8 +87,6 @@ class _Run:
     task: asyncio.Task[object] | None = None
     """While it waits for its turn: the task that a cancellation has to wake."""
     deadline: float | None = None
-    runtime: str = ""
-    """borgmatic's runtime directory, of this run alone."""
     waiting: list[LogLine] = field(default_factory=list)
     waiting_characters: int = 0
     full: asyncio.Event = field(default_factory=asyncio.Event)
@@ -155,9 +152,7 @@ class Runner:
         try:
             await emit(started)
             async with self._turn(run):
-                with tempfile.TemporaryDirectory(prefix="borgmatic-director-", ignore_cleanup_errors=True) as own:
-                    run.runtime = own
-                    await self._work(run)
+                await self._work(run)
         except asyncio.CancelledError as error:
             run.stopped = Outcome.CANCELLED
             if not self._was_ours(run):
@@ -306,10 +301,7 @@ class Runner:
 
     def _arguments(self, run: _Run, *words: str) -> list[str]:
         file = str(self._config / run.job.file)
-        # borgmatic clears away the temporary files of every borgmatic that shares its runtime directory, also of those
-        # that still run (its cleanup is a glob): so each run has one of its own.
-        own = ["--user-runtime-directory", run.runtime]
-        return [self._program, "--config", file, "--log-json", "--verbosity", "1", *own, *words]
+        return [self._program, "--config", file, "--log-json", "--verbosity", "1", *words]
 
     async def _follow(self, run: _Run, arguments: list[str], reader: Reader, *, limit: float | None = None) -> int:
         """Run a program until it ends, the run is cancelled, or its time is over; return the exit code."""
