@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 import textwrap
 import types
@@ -18,13 +19,15 @@ import click
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from client import cli as client_cli
 from client import policy as client_policy
 from client import settings as client_settings
+from reconciler import cli as director_cli
 from reconciler import settings, source
 from schema import cron, resources, scalars
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pydantic.fields import FieldInfo
 
@@ -45,11 +48,66 @@ _NAMED_TYPES: tuple[tuple[Any, str], ...] = (
     (resources.EscrowKey, "escrow public key"),
     (resources.Borgmatic, "borgmatic options"),
     (resources.Layering, "map of option to `merge` or `replace`"),
-    (settings.Share, "share (`0.2` or `\"20%\"`)"),
+    (settings.Share, 'share (`0.2` or `"20%"`)'),
     (client_settings.Url, "url"),
     (client_policy.OptionName, "option name"),
 )
 """Our constrained types by the word that docs use for them; everything else is described by its shape."""
+
+_COMMANDS_INTRO = """\
+# Commands
+
+Exit codes of every command: `0` all is well, `1` something wrong was found, `2` the command could not run.
+Where `-o` is offered, the JSON is an interface for scripts: fields are added, never renamed.
+"""
+
+_RESOURCES_INTRO = f"""\
+# Resources
+
+Every resource has `apiVersion: {resources.API_VERSION}`, `kind`, `metadata` and `spec`. Unknown fields are errors.
+The same as JSON Schema: `director schema KIND`, or `director schema all` for editors.
+
+| written | is |
+|---|---|
+| name | lower-case letters, digits and hyphens, at most 63; unique within its kind |
+| duration | text with units, largest first: `90s`, `15m`, `26h`, `7d`, `1d12h`, `2w` |
+| cron expression | five fields, or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly` |
+| time zone | a name of the IANA database: `UTC`, `Europe/Berlin` |
+| absolute path | begins with `/`, has no `..` |
+
+| kind | what it is | where `director init` puts it |
+|---|---|---|
+"""
+
+_DIRECTOR_INTRO = f"""\
+# director.toml
+
+Read once at start from `--config`, from `${settings.FILE_VARIABLE}`, or from
+`{settings.DEFAULT_FILE}` when it exists. Unknown keys are errors. A variable wins over the file:
+`BORGMATIC_DIRECTOR_SOURCE__URL` sets `url` of `[source]`. What a command line says wins over both.
+
+## At the top
+
+"""
+
+_CLIENT_INTRO = f"""\
+# client.toml
+
+Read once at start from `--config`, from `${client_settings.FILE_VARIABLE}`, or from
+`{client_settings.DEFAULT_FILE}` when it exists. The file is optional. Where it exists, it and its folder
+must belong to root or to the client's own user, and nobody else may write them.
+
+## At the top
+
+"""
+
+_OPTIONS_INTRO = """
+## Options that need no line
+
+These options of borgmatic run nothing, choose no program, write nowhere and weaken no protection. Every other option
+needs its name in `policy.options`.
+
+"""
 
 _WORDS = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", Path: "path"}
 
@@ -86,18 +144,11 @@ def write(folder: Path = FOLDER) -> None:
 
 def programs() -> dict[str, click.Group]:
     """Return our two programs by name."""
-    from client.cli import main as client_main
-    from reconciler.cli import main as director_main
-
-    return {"director": director_main, "director-client": client_main}
+    return {"director": director_cli.main, "director-client": client_cli.main}
 
 
 def _commands() -> str:
-    parts = [
-        "# Commands\n\n"
-        "Exit codes of every command: `0` all is well, `1` something wrong was found, `2` the command could not run.\n"
-        "Where `-o` is offered, the JSON is an interface for scripts: fields are added, never renamed.\n"
-    ]
+    parts = [_COMMANDS_INTRO]
     for name, group in programs().items():
         parts.append(f"\n## {name}\n\n{_help(group)}\n")
         parts.append(_parameters(group, name))
@@ -121,7 +172,9 @@ def _command(command: click.Command, path: str) -> str:
     usage = " ".join([path, *command.collect_usage_pieces(context)])
     text = f"\n### {path}\n\n```\n{usage}\n```\n\n{_help(command)}\n{_parameters(command, path)}"
     examples = inspect.cleandoc((command.epilog or "").replace("\b", "")).removeprefix("Examples:").strip("\n")
-    return text + (f"\n```sh\n{textwrap.dedent(examples)}\n```\n" if examples else "")
+    # What stands behind a gap says what the example does.
+    examples = re.sub(r"(\S) {3,}(?=\S)", r"\1  # ", textwrap.dedent(examples))
+    return text + (f"\n```sh\n{examples}\n```\n" if examples else "")
 
 
 def _help(command: click.Command) -> str:
@@ -163,19 +216,7 @@ def _sentence(option: click.Option, context: click.Context) -> str:
 
 def _resources() -> str:
     kinds = resources.KINDS.values()
-    parts = [
-        "# Resources\n\n"
-        f"Every resource has `apiVersion: {resources.API_VERSION}`, `kind`, `metadata` and `spec`. Unknown fields are\n"
-        "errors. Paths, durations and names are checked when the source is loaded.\n\n"
-        "The same as JSON Schema: `director schema KIND`, or `director schema all` for editors.\n\n"
-        "| written | is |\n|---|---|\n"
-        "| name | lower-case letters, digits and hyphens, at most 63; unique within its kind |\n"
-        "| duration | text with units, largest first: `90s`, `15m`, `26h`, `7d`, `1d12h`, `2w` |\n"
-        "| cron expression | five fields, or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly` |\n"
-        "| time zone | a name of the IANA database: `UTC`, `Europe/Berlin` |\n"
-        "| absolute path | begins with `/`, has no `..` |\n\n"
-        "| kind | what it is | where `director init` puts it |\n|---|---|---|\n"
-    ]
+    parts = [_RESOURCES_INTRO]
     parts += [
         f"| [{kind.__name__}](#{kind.__name__.lower()}) | {_first_line(kind)} | `{kind.folder}/` |\n" for kind in kinds
     ]
@@ -196,11 +237,10 @@ def _below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
     seen: list[type[BaseModel]] = []
 
     def look(annotation: Any) -> None:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            if annotation not in seen:
-                seen.append(annotation)
-                for hint in get_type_hints(annotation, include_extras=True).values():
-                    look(hint)
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in seen:
+            seen.append(annotation)
+            for hint in get_type_hints(annotation, include_extras=True).values():
+                look(hint)
         for part in get_args(annotation):
             look(part)
 
@@ -226,13 +266,7 @@ def _director_settings() -> str:
         for name, field in root.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
     }
-    parts = [
-        "# director.toml\n\n"
-        f"Read once at start from `--config`, from `${settings.FILE_VARIABLE}`, or from `{settings.DEFAULT_FILE}` when it\n"
-        "exists. Unknown keys are errors. A variable wins over the file: `BORGMATIC_DIRECTOR_SOURCE__URL` sets `url` of\n"
-        "`[source]`. What a command line says wins over both.\n\n"
-        "## At the top\n\n" + _fields(root, without=tables)
-    ]
+    parts = [_DIRECTOR_INTRO + _fields(root, without=tables)]
     for name, table in tables.items():
         parts.append(f"\n## [{name}]\n\n{_prose(table)}\n\n{_fields(table, also=source.SourceSettings)}")
     return "".join(parts)
@@ -240,17 +274,10 @@ def _director_settings() -> str:
 
 def _client_settings() -> str:
     root, policy = client_settings.ClientSettings, client_policy.Policy
+    options = textwrap.fill(" ".join(sorted(client_policy.HARMLESS)), 110)
     return (
-        "# client.toml\n\n"
-        f"Read once at start from `--config`, from `${client_settings.FILE_VARIABLE}`, or from\n"
-        f"`{client_settings.DEFAULT_FILE}` when it exists. The file is optional. Where it exists, it and its folder must\n"
-        "belong to root or to the client's own user, and nobody else may write them.\n\n"
-        "## At the top\n\n" + _fields(root, without={"policy"}) + f"\n## [policy]\n\n{_prose(policy)}\n\n"
-        f"{_fields(policy)}\n[How to use it](../how-to/local-policy.md).\n\n"
-        "## Options that need no line\n\n"
-        "These options of borgmatic run nothing, choose no program, write nowhere and weaken no protection. Every other\n"
-        "option needs its name in `policy.options`.\n\n"
-        "```\n" + textwrap.fill(" ".join(sorted(client_policy.HARMLESS)), 110) + "\n```\n"
+        f"{_CLIENT_INTRO}{_fields(root, without={'policy'})}\n## [policy]\n\n{_prose(policy)}\n\n{_fields(policy)}"
+        f"\n[How to use it](../how-to/local-policy.md).\n{_OPTIONS_INTRO}```\n{options}\n```\n"
     )
 
 
@@ -325,7 +352,7 @@ def _default(field: FieldInfo, hint: Any) -> str:
     return f"`{value}`"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return ""
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
