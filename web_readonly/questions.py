@@ -332,6 +332,7 @@ def run(reader: Reader, asked: Asked) -> Answer:
     """Answer how one run goes or went. Of a long log the end is shown first: that is where it failed."""
     name = asked.path["run"]
     main = _found(reader.run(name), "run", name, look="/runs; old runs are forgotten by age")
+    asked.choice("pause", ("yes",))
     after = asked.number("after", least=-1)
     narrowed = bool(asked.text("level") or asked.text("q"))
     if after is None:

@@ -264,6 +264,17 @@ async def test_an_oversized_request_is_cut_off(store):
             assert response.status == 200
 
 
+async def test_a_connection_that_never_finishes_its_request_is_closed(store, monkeypatch):
+    monkeypatch.setattr(app_module, "IDLE_SECONDS", 0.05)
+
+    async with serving(dashboard(store), host="127.0.0.1", port=0) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(b"GET / HT")
+
+        assert await reader.read() == b""
+        writer.close()
+
+
 # --- Metrics and life -------------------------------------------------------------------------------------------------
 
 

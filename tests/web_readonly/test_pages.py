@@ -229,17 +229,22 @@ async def test_a_waiting_key_shows_the_command_and_the_resource_that_let_it_in(s
     assert "director clients revoke web-8" in text
 
 
-async def test_a_running_run_renews_itself_without_a_script_and_an_ended_one_stays(store):
+async def test_a_running_run_renews_itself_without_a_script_unless_it_ended_or_somebody_reads(store):
     running, ended = seeded.run_id("db-2", "postgresql", "now"), seeded.run_id("web-1", "system", 0)
 
     async with visiting(store) as client:
         now = await (await client.get(f"/runs/{running}")).text()
         then = await (await client.get(f"/runs/{ended}")).text()
+        paused = [
+            await (await client.get(f"/runs/{running}?{query}")).text()
+            for query in ("pause=yes", "level=info", "after=-1")
+        ]
 
     assert '<meta http-equiv="refresh" content="3">' in now
     assert 'value="63.0"' in now
     assert "182,339 files" in now
-    assert "http-equiv" not in then
+    assert 'href="?pause=yes"' in now
+    assert not any("http-equiv" in text for text in (then, *paused))
     assert "No such file or directory" in then
 
 
