@@ -9,8 +9,8 @@ unless the configuration says ``list_details``, which contradicts them. Without 
 prints no statistics, and each repository is asked for its newest archive instead.
 
 Each backup has a runtime directory of its own. borgmatic 2.1 cleans up in every ``borgmatic-*`` folder beside its own,
-so that two that run at once would take each other's database dumps and manifests away. The place is stable, because Borg before
-1.4 stores it in the archive, and `borgmatic restore` has to be told (``user_runtime_directory``).
+so that two that run at once would take each other's database dumps and manifests away. The place is stable, because
+Borg before 1.4 stores it in the archive, and `borgmatic restore` has to be told (``user_runtime_directory``).
 """
 
 from __future__ import annotations
