@@ -303,6 +303,10 @@ class Runner:
         file = str(self._config / run.job.file)
         return [self._program, "--config", file, "--log-json", "--verbosity", "1", *words]
 
+    def _runtime(self, job: Job) -> Path:
+        # borgmatic takes every folder called borgmatic-… on the way for a random name of its own.
+        return self._state / "runtime" / f"of-{job.backup}"
+
     async def _follow(self, run: _Run, arguments: list[str], reader: Reader, *, limit: float | None = None) -> int:
         """Run a program until it ends, the run is cancelled, or its time is over; return the exit code."""
         if run.cancelled.is_set():
@@ -319,7 +323,7 @@ class Runner:
 
         group, output = await borgmatic.start(
             arguments,
-            environment={**self._environment, "RUNTIME_DIRECTORY": str(self._state / "runtime" / run.job.backup)},
+            environment={**self._environment, "RUNTIME_DIRECTORY": str(self._runtime(run.job))},
             stdout=read(lines[0], reader.stdout),
             stderr=read(lines[1], reader.stderr),
         )

@@ -144,7 +144,7 @@ async def test_two_backups_at_once_do_not_share_the_folder_that_borgmatic_cleans
     )
 
     folders = {line for line in on.lines() if line.startswith(("RUNTIME_DIRECTORY=", "XDG_RUNTIME_DIR="))}
-    assert folders == {f"RUNTIME_DIRECTORY={tmp_path}/var/runtime/{backup}" for backup in "ab"}
+    assert folders == {f"RUNTIME_DIRECTORY={tmp_path}/var/runtime/of-{backup}" for backup in "ab"}
 
 
 # --- Why it failed ----------------------------------------------------------------------------------------------------
