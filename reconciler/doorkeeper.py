@@ -258,6 +258,9 @@ class Doorkeeper:
                 state_directory=hello.state_directory or "",
                 now=self._clock.now(),
             )
+            if state is TokenState.GOOD:
+                message = f"'{hello.name}' asks to be let in with the key {envelope.fingerprint(key)}"
+                self._audit.tell("ClientPending", message, about=key, client=hello.name)
             # The store took a moment, in which a person may have approved or revoked this key.
             admission = self._decide(key, hello.name, state)
         if isinstance(admission, Refused) and admission.code is RefusalCode.KEY_CONFLICT:

@@ -547,6 +547,7 @@ class Gateway:
             _log.warning("cannot read what was issued", client=session.name, error=str(error))
         finally:
             session.delivering = False
+            self._published.pop(session.name, None)
 
     async def _send_desired(self, session: Session, sealed: bytes) -> None:
         if await session.send(wire.Desired(envelope=sealed.decode())):

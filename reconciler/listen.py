@@ -114,7 +114,7 @@ class Proxies:
 
         Everything before that address in X-Forwarded-For may have been written by the client itself.
         """
-        if not self.trusts(peer):
+        if not self or not self.trusts(peer):
             return peer
         for text in reversed([part.strip() for header in forwarded for part in header.split(",")]):
             parsed = _parse(text)

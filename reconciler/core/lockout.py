@@ -14,6 +14,7 @@ import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _SPARED_BURST: Final = 20.0
 _SPARED_RATE: Final = 10.0
 
 
+@lru_cache(4096)
 def source_of(address: str) -> str:
     """Return what is locked for ``address``: itself, or the /64 of an IPv6 address."""
     try:

@@ -95,7 +95,7 @@ async def test_another_key_is_never_given_an_approved_name(house, me, other):
 
     mine.send(wire.Pull())
     assert (await mine.receive())["type"] == "current"
-    assert "KeyConflict" in await house.events()
+    await house.until("select reason from events", [("KeyConflict",)])
     assert await house.store.pending() == []
 
 

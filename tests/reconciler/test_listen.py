@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from reconciler import tls
 from reconciler.gateway import GatewaySettings
-from reconciler.listen import Address
+from reconciler.listen import Address, Proxies
+from schema import wire
 from schema.errors import TerminalError, TransientError, TrustError
 from tests.client.virtual_clock import VirtualClock
 from tests.reconciler import wire_client
 from tests.reconciler.house import (
+    LOOPBACK,
     House,
     pinned,
 )
@@ -114,3 +117,56 @@ async def test_plain_bytes_on_a_tls_port_hurt_nobody(tmp_path, me):
     client = await WireClient.dial(house.address, tls=pinned(certificate))
     assert (await client.shake_hands(me))["type"] == "accepted"
     await house.close()
+
+
+# --- Beside it ---
+
+
+async def test_numbers_may_have_a_place_of_their_own(tmp_path, me):
+    place = Address(path=str(tmp_path / "metrics.sock"))
+    house = House(tmp_path, settings=GatewaySettings(listen=(LOOPBACK,), metrics_listen=place))
+    await house.open()
+    house.metrics.reconciled("published", seconds=0.2)
+
+    status, body = await wire_client.get(place, "/metrics")
+    assert (status, (await wire_client.get(house.address, "/metrics"))[0]) == (200, 404)
+    assert (await wire_client.get(place, wire.PATH))[0] == 404
+    assert 'borgmatic_director_reconciles_total{outcome="published"} 1.0' in body
+    await house.close()
+
+
+async def test_when_the_place_of_the_numbers_is_taken_nothing_else_stays_open(tmp_path):
+    (tmp_path / "metrics.sock").write_text("precious")
+    place, door = Address(path=str(tmp_path / "metrics.sock")), Address(path=str(tmp_path / "director.sock"))
+    house = House(tmp_path, settings=GatewaySettings(listen=(door,), metrics_listen=place))
+
+    with pytest.raises(TerminalError, match="something else"):
+        await house.open()
+    await house.store.close()
+    assert not Path(door.path).exists()
+
+
+# --- Proxies ---
+
+
+@pytest.mark.parametrize("text_", ["", "proxy.example", "10.0.0.5/24", "10.0.0.0/99", "*"])
+def test_a_proxy_that_is_no_network_is_refused(text_):
+    with pytest.raises(TerminalError, match="trusted proxies"):
+        Proxies.parse([text_])
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "source"),
+    [
+        ("198.51.100.1", ["203.0.113.5"], "198.51.100.1"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.5"], "203.0.113.5"),
+        ("10.0.0.1", ["192.0.2.66", "203.0.113.5, 10.0.0.2"], "203.0.113.5"),
+        ("10.0.0.1", ["203.0.113.5, nonsense"], "10.0.0.1"),
+        ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.1"),
+        ("::ffff:10.0.0.1", ["2001:db8::5"], "2001:db8::5"),
+        ("unix", ["203.0.113.5"], "203.0.113.5"),
+    ],
+)
+def test_only_the_last_address_that_a_proxy_wrote_is_believed(peer, forwarded, source):
+    assert Proxies.parse(["10.0.0.0/8", "unix"]).source(peer, forwarded) == source

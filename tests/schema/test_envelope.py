@@ -89,20 +89,20 @@ def test_an_unsound_sealing_key_is_refused_wherever_it_enters(number):
     assert (client.value.code, escrow.value.code) == ("bad-key", "bad-key")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "bd1-client.",
-        "bd1-director." + CLIENT.public.text.removeprefix("bd1-client."),
-        CLIENT.public.text[:-1],
-        CLIENT.public.text + "A",
-        CLIENT.public.text + "=",
-        CLIENT.public.text + "\n",
-        CLIENT.public.text.replace("bd1", "bd2"),
-        "bd1-client." + "ä" * 86,
-    ],
-)
+DAMAGED = {
+    "empty": "",
+    "prefix only": "bd1-client.",
+    "another prefix": "bd1-director." + CLIENT.public.text.removeprefix("bd1-client."),
+    "cut": CLIENT.public.text[:-1],
+    "longer": CLIENT.public.text + "A",
+    "padded": CLIENT.public.text + "=",
+    "with a line end": CLIENT.public.text + "\n",
+    "another version": CLIENT.public.text.replace("bd1", "bd2"),
+    "not ASCII": "bd1-client." + "ä" * 86,
+}
+
+
+@pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED.keys())
 def test_a_damaged_key_is_refused(text):
     with pytest.raises(TrustError) as error:
         envelope.parse_client_key(text)
