@@ -11,6 +11,7 @@ import json
 import os
 import pwd
 import socket
+import stat
 import struct
 from dataclasses import asdict
 from datetime import timedelta
@@ -33,10 +34,12 @@ if TYPE_CHECKING:
     from reconciler.gateway import Gateway
     from reconciler.loop import Reconciler
     from reconciler.store import Store
+    from reconciler.store.changes import Changes
 
 _log = structlog.get_logger(__name__)
 
 MAX_REQUEST = 64 * 1024
+_GOODBYE_SECONDS = 2.0
 
 
 class Read(Protocol):
@@ -220,36 +223,49 @@ class Admin:
         self._read = read
         self._store = store
         self._runner: web.AppRunner | None = None
+        self._readers: set[Changes] = set()
 
     async def start(self) -> None:
-        """Begin to listen. A socket file left behind is replaced; one that somebody answers on is not."""
-        if self._path.exists() and await _answers(self._path):
-            raise TerminalError(
-                f"another director is running with the state directory {self._path.parent}",
-                hint="one director per state directory; stop the other one first",
-            )
-        self._path.unlink(missing_ok=True)
+        """Begin to listen. A socket file left behind is replaced; one that somebody answers on is not.
+
+        Raises:
+            TerminalError: another director answers there, something else is in the way, or the path cannot be used.
+        """
+        _clear(self._path)
         app = web.Application(client_max_size=MAX_REQUEST, middlewares=[_explain])
         app.router.add_get("/v1/read/{question}", self._answer)
         app.router.add_get("/v1/changes", self._changes)
         app.router.add_post("/v1/{operation}", self._operate)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_GOODBYE_SECONDS)
         await self._runner.setup()
         before = os.umask(0o177)  # the socket must never be open to others, not even for a moment
         try:
             await web.UnixSite(self._runner, str(self._path)).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            self._runner = None
+            raise TerminalError(
+                f"cannot make the socket of the director's commands, {self._path}: {error.strerror or error}",
+                hint="a socket's path has at most 107 characters: choose a shorter state directory",
+            ) from None
         finally:
             os.umask(before)
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stop listening. Who follows changes is told that there are no more."""
+        for reader in self._readers:
+            reader.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._path.unlink(missing_ok=True)
 
     async def _answer(self, request: web.Request) -> web.Response:
-        answer = await asyncio.to_thread(self._read, request.match_info["question"], **dict(request.query))
-        return web.json_response(text=json.dumps(_plain(answer)))
+        arguments = {name: value for name, value in request.query.items() if name != "question"}
+
+        def read() -> str:
+            return json.dumps(_plain(self._read(request.match_info["question"], **arguments)))
+
+        return web.json_response(text=await asyncio.to_thread(read))
 
     async def _operate(self, request: web.Request) -> web.Response:
         name = request.match_info["operation"]
@@ -263,8 +279,12 @@ class Admin:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
         with self._store.changes() as changes:
-            async for notice in changes:
-                await response.write(json.dumps(notice).encode() + b"\n")
+            self._readers.add(changes)
+            try:
+                async for notice in changes:
+                    await response.write(json.dumps(notice).encode() + b"\n")
+            finally:
+                self._readers.discard(changes)
         return response
 
 
@@ -310,13 +330,23 @@ def _user(request: web.Request) -> str:
         return f"uid {uid}"
 
 
-async def _answers(path: Path) -> bool:
+def _clear(path: Path) -> None:
+    """Remove the socket that a killed director left behind; never anything else, never one that still answers."""
     try:
-        _, writer = await asyncio.open_unix_connection(str(path))
-    except OSError:
-        return False
-    writer.close()
-    return True
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise TerminalError(f"{path} is in the way: it is not a director's socket", hint="move it away")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+            return
+    raise TerminalError(
+        f"another director is running with the state directory {path.parent}",
+        hint="one director per state directory; stop the other one first",
+    )
 
 
 @web.middleware
@@ -326,15 +356,20 @@ async def _explain(
     try:
         return await handler(request)
     except DirectorError as error:
-        return web.json_response({"error": error.message, "hint": error.hint}, status=422)
+        return _refused(error.message, error.hint)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
-        message = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-        return web.json_response({"error": message, "hint": ""}, status=422)
-    except web.HTTPException:
-        raise
+        place = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        return _refused(f"{place}: {message}" if place else message)
+    except web.HTTPException as error:
+        return _refused(error.text or error.reason, status=error.status)
     except (ConnectionResetError, asyncio.CancelledError):
         raise
     except Exception:  # noqa: BLE001 - a fault of ours must not take the socket down
         _log.exception("admin.fault", path=request.path)
-        return web.json_response({"error": "internal error", "hint": "see the director's log"}, status=500)
+        return _refused("internal error", "see the director's log", status=500)
+
+
+def _refused(error: str, hint: str = "", *, status: int = 422) -> web.Response:
+    return web.json_response({"error": error, "hint": hint}, status=status)

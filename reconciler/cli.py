@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import click
 
 from reconciler.commands import operate, secrets, source
 from reconciler.commands.output import configure_logging, examples, friendly
+from reconciler.commands.which import config_options, group_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -27,44 +27,73 @@ if TYPE_CHECKING:
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
+_ROOMS = {
+    "A source of resources, offline": ("init", "validate", "build", "plan", "schema", "seal", "reseal", "escrow-key"),
+    "Run": ("standalone", "run", "web"),
+    "Ask a running director": ("status", "drift", "runs", "archives", "backups", "events", "clients", "token"),
+    "Tell a running director": ("reconcile", "acknowledge", "suspend", "resume"),
+}
+
+
+class _Commands(click.Group):
+    """Lists the commands by what they are for."""
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the lists."""
+        limit = formatter.width - 6 - max(map(len, self.commands))
+        for room, names in _ROOMS.items():
+            with formatter.section(room):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(limit)) for name in names])
+
 
 @click.group(
+    cls=_Commands,
     context_settings=CONTEXT,
     epilog='Shell completion: eval "$(_DIRECTOR_COMPLETE=bash_source director)" (or zsh_source, fish_source).',
 )
-@click.version_option(version("borgmatic-director"), prog_name="director")
-def main() -> None:
+@group_options
+@click.version_option(package_name="borgmatic-director", prog_name="director")
+def main(config: Path | None, state_directory: Path | None) -> None:
     """GitOps for borgmatic: Git says what every machine backs up; the director makes it so.
 
     Exit codes: 0 all is well, 1 something wrong was found, 2 the command could not run.
     """
 
 
-_CONFIG = click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), help="The director's settings file."
-)
-_STATE = click.option(
-    "--state-directory",
-    type=click.Path(path_type=Path),
-    envvar="BORGMATIC_DIRECTOR_STATE_DIRECTORY",
-    help="Keys, store and clone, instead of where the settings file says.",
-)
 _WEB = click.option("--web", "web_address", help="Where the dashboard listens, e.g. 127.0.0.1:8441.")
 _VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Log more.")
 
 
-@main.command(epilog=examples("director run", "director run --config ./director.toml"))
-@_CONFIG
-@_STATE
+@main.command(
+    epilog=examples("director run", "director run --config ./director.toml", "director run --source /srv/backups.git")
+)
+@click.option("--source", "source_url", help="Where the resources are, instead of where the settings say.")
+@click.option("--branch", help="The branch to follow, instead of the settings'.")
 @_WEB
 @_VERBOSE
+@config_options
 @friendly
-def run(config: Path | None, state_directory: Path | None, web_address: str | None, verbose: bool) -> None:
-    """Run the director: follow the source, serve clients and the dashboard. SIGHUP reconciles at once."""
+def run(
+    source_url: str | None,
+    branch: str | None,
+    web_address: str | None,
+    verbose: bool,
+    config: Path | None,
+    state_directory: Path | None,
+) -> None:
+    """Run the director: follow the source, serve the clients.
+
+    SIGHUP reconciles at once; SIGTERM and Ctrl-C end it in good order, a second Ctrl-C at once.
+    """
     from reconciler.settings import load_settings
 
     configure_logging(verbose=verbose)
-    settings = load_settings(config, state_directory=state_directory, web={"address": web_address})
+    settings = load_settings(
+        config,
+        state_directory=state_directory,
+        source={"url": source_url, "branch": branch},
+        web={"address": web_address},
+    )
     _run(_direct(settings))
 
 
@@ -78,27 +107,27 @@ def run(config: Path | None, state_directory: Path | None, web_address: str | No
 @click.option("--branch", help="The branch to follow. Default: the one that is checked out.")
 @click.option("--client", help="Which client of the source this machine is. Default: found by its key.")
 @click.option("--client-config", type=click.Path(path_type=Path, dir_okay=False), help="The client's settings file.")
-@_STATE
 @_WEB
 @_VERBOSE
+@config_options
 @friendly
 def standalone(
     path: Path,
     branch: str | None,
     client: str | None,
     client_config: Path | None,
-    state_directory: Path | None,
     web_address: str | None,
     verbose: bool,
+    config: Path | None,
+    state_directory: Path | None,
 ) -> None:
-    """Run everything for this one machine from the Git repository around PATH: no network, no enrolment.
+    """Run everything for this one machine, from a Git repository.
 
-    Watches the repository, and follows every commit: validates, renders, applies, runs borgmatic on schedule, shows it
-    all on the dashboard.
+    No network, no enrolment: watches the repository around PATH and follows every commit: validates, renders, applies,
+    runs borgmatic on schedule, shows it all on the dashboard. Ctrl-C ends it in good order, a second one at once.
     """
-    from reconciler import standalone as machine
+    from reconciler.git_objects import discover
     from reconciler.settings import load_settings
-    from reconciler.source import discover
     from schema.errors import TerminalError
 
     configure_logging(verbose=verbose)
@@ -106,8 +135,8 @@ def standalone(
     if place is None:
         raise TerminalError(f"{path} is not in a Git repository", hint=f"git init {path}, and commit your resources")
     settings = load_settings(
-        None,
-        state_directory=state_directory or machine.default_state_directory(),
+        config,
+        state_directory=state_directory,
         source={"url": str(place.repository), "path": place.path, "branch": branch or place.branch or "main"},
         web={"address": web_address},
     )
@@ -115,13 +144,15 @@ def standalone(
 
 
 @main.command(epilog=examples("director web", "director web --web 127.0.0.1:9000"))
-@_CONFIG
-@_STATE
 @_WEB
 @_VERBOSE
+@config_options
 @friendly
-def web(config: Path | None, state_directory: Path | None, web_address: str | None, verbose: bool) -> None:
-    """Serve the dashboard alone, from the store of a director (which need not run)."""
+def web(web_address: str | None, verbose: bool, config: Path | None, state_directory: Path | None) -> None:
+    """Serve the dashboard alone, from a director's store.
+
+    The director need not run, and the store is only read.
+    """
     from reconciler.settings import load_settings
     from web_readonly.reader import Reader
 
@@ -132,10 +163,12 @@ def web(config: Path | None, state_directory: Path | None, web_address: str | No
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
     import os
+    import signal
 
     import uvloop
 
     os.umask(0o077)  # what a director writes is nobody else's
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a loop that it can nudge
     uvloop.run(work)
 
 
@@ -153,18 +186,16 @@ async def _direct(settings: DirectorSettings) -> None:
 
 
 async def _direct_this_machine(settings: DirectorSettings, *, name: str | None, client_config: Path | None) -> None:
-    from client.build import build_agent
     from reconciler.clock import SystemClock
     from reconciler.listen import Address
     from reconciler.process import directing, serve
-    from reconciler.standalone import enrol_here
+    from reconciler.standalone import follow_here
 
-    listen = [Address(path=str(settings.state_directory.absolute() / "clients.sock"))]
+    listen = [Address(path=str(settings.state_directory / "clients.sock"))]
     async with directing(settings, clock=SystemClock(), listen=listen) as director:
-        client_settings = await enrol_here(director, name=name, config=client_config)
-        agent = build_agent(client_settings)
+        this_machine = functools.partial(follow_here, director, name=name, config=client_config)
         with _reading(settings) as (reader, read):
-            await serve(director, read=read, beside=[*_pages(reader, director), agent.run])
+            await serve(director, read=read, beside=[*_pages(reader, director), this_machine])
 
 
 def _pages(reader: Reader, director: Director) -> list[Callable[[], Coroutine[Any, Any, None]]]:

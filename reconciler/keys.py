@@ -1,7 +1,9 @@
-"""The director's signing key on disk: made once, mode 0600, never overwritten."""
+"""The director's state directory and the signing key in it: made once, mode 0600, never overwritten."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ from schema.envelope import DirectorIdentity
 from schema.errors import TerminalError, TransientError, TrustError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -16,14 +19,56 @@ def prepare_directory(directory: Path) -> None:
     """Make the state directory (0700). One that others may write to is refused: it will hold the signing key."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = directory.stat().st_mode
+        status = directory.stat()
     except OSError as error:
-        raise TerminalError(f"cannot use the state directory {directory}: {error.strerror}") from None
-    if mode & 0o022:
+        raise TerminalError(
+            f"cannot use the state directory {directory}: {error.strerror}",
+            hint="set state_directory in director.toml, or give --state-directory",
+        ) from None
+    if status.st_uid not in {0, os.geteuid()}:
+        raise TerminalError(
+            f"the state directory {directory} belongs to another user",
+            hint=f"run the director as that user, or chown -R {os.geteuid()} {directory}",
+        )
+    if status.st_mode & 0o022:
         raise TerminalError(
             f"other users may write to the state directory {directory}",
             hint=f"chmod 0700 {directory}, and look who changed it",
         )
+
+
+@contextlib.contextmanager
+def only_director(directory: Path) -> Iterator[None]:
+    """Be the one director of a state directory. The lock ends with the process, however it ends.
+
+    Raises:
+        TerminalError: another director is running with it.
+    """
+    place = directory / "lock"
+    try:
+        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise TerminalError(
+            f"cannot write to the state directory {directory}: {error.strerror}",
+            hint="it must belong to the director's user, on a disk that is not mounted read-only",
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise TerminalError(
+            f"another director is running with the state directory {directory}",
+            hint=f"it is process {holder}; one director per state directory" if holder else "stop the other one first",
+        ) from None
+    try:
+        # Only told to people: on a full disk the lock holds all the same.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def load_identity(path: Path) -> DirectorIdentity:

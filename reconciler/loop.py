@@ -151,6 +151,7 @@ class _Pass:
     build: Build | None = None
     commit: Commit | None = None
     result: Result = field(default_factory=lambda: Result("failed"))
+    is_given_up: bool = False
 
 
 class Reconciler:
@@ -189,8 +190,11 @@ class Reconciler:
         self._cache = BuildCache()
         self._published: Build | None = None
         self._judged: tuple[str, Result] | None = None
+        self._judge_anew = False
+        self._has_passed = False
         self._asked = asyncio.Event()
         self._waiters: list[asyncio.Future[Result]] = []
+        self._onlookers: list[asyncio.Future[Result]] = []
         self._said: tuple[str, str, str] | None = None
         self._stopping = False
         self._failures = 0
@@ -205,7 +209,7 @@ class Reconciler:
     @property
     def ready(self) -> bool:
         """Whether a pass has ended since the start."""
-        return self._judged is not None or self._status.suspended
+        return self._has_passed
 
     def clients(self) -> list[Client]:
         """Return the clients of the published revision."""
@@ -218,12 +222,24 @@ class Reconciler:
         self._asked.set()
 
     async def reconciled(self) -> Result:
-        """Ask for a pass, and return how it ended."""
+        """Ask for a pass that begins after now, and return how it ended. A person asks, so nothing is taken as judged.
+
+        Raises:
+            TransientError: the director stopped before.
+        """
+        if self._stopping:
+            raise _stopped()
         waiter: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        self._judged = None if self._judged and not self._judged[1].ok else self._judged
+        self._judge_anew = True
         self.trigger()
         return await waiter
+
+    def passed(self) -> asyncio.Future[Result]:
+        """Return a future of how the next pass to end will have ended. Asks for none."""
+        onlooker: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._onlookers.append(onlooker)
+        return onlooker
 
     async def acknowledge(self, revision: str, *, actor: str) -> Result:
         """Let a held revision through, and return how the pass for it ended."""
@@ -238,7 +254,6 @@ class Reconciler:
             actor=actor,
             at=self._clock.now(),
         )
-        self._judged = None
         return await self.reconciled()
 
     @property
@@ -267,16 +282,24 @@ class Reconciler:
 
     async def run(self) -> None:
         """Run passes for ever: when asked, and on a jittered timer."""
-        while not self._stopping:
-            self._asked.clear()
-            waiters, self._waiters = self._waiters, []
-            result = await self.reconcile()
-            for waiter in waiters:
+        waiters: list[asyncio.Future[Result]] = []
+        try:
+            while not self._stopping:
+                self._asked.clear()
+                waiters, self._waiters = self._waiters, []
+                result = await self.reconcile()
+                onlookers, self._onlookers = self._onlookers, []
+                for waiter in (*waiters, *onlookers):
+                    if not waiter.done():
+                        waiter.set_result(result)
+                if not self._waiters:
+                    await self._pause(result)
+        finally:
+            self._stopping = True
+            for waiter in (*waiters, *self._waiters, *self._onlookers):
                 if not waiter.done():
-                    waiter.set_result(result)
-            if self._waiters:
-                continue
-            await self._pause(result)
+                    waiter.set_exception(_stopped())
+                    waiter.exception()  # nobody may be waiting any more, which is no news
 
     def stop(self) -> None:
         """End ``run`` after the current pass."""
@@ -327,17 +350,22 @@ class Reconciler:
             this.result = Result(
                 "failed", this.head, "InternalError", f"{type(error).__name__}: see the director's log"
             )
+        except asyncio.CancelledError:
+            this.is_given_up = True
+            raise
         finally:
-            await self._summarise(this)
+            if not this.is_given_up:
+                await self._summarise(this)
         return this.result
 
     async def _steps(self, this: _Pass) -> Result:
         if self._status.suspended:
-            return Result(
-                "suspended", self._status.revision, "Suspended", "reconciling is suspended", "director resume"
-            )
+            # What is published goes on: it must not grow stale, and a client that is approved now gets it.
+            await self._restore()
+            return await self._renew(self._suspended())
+        anew, self._judge_anew = self._judge_anew, False
         this.head = await self._source.fetch()
-        if self._judged and self._judged[0] == this.head:
+        if self._judged and self._judged[0] == this.head and not (anew and not self._judged[1].ok):
             # Judged before: only what time or approvals changed is left to do.
             return await self._renew(self._judged[1])
         await self._restore()
@@ -347,7 +375,18 @@ class Reconciler:
         this.build = await asyncio.to_thread(self._build, this.head)
         this.build.require_ok()
         await asyncio.to_thread(self._weigh, this.head, this.build, acknowledged)
+        if self.status.suspended:  # meanwhile
+            return self._suspended()
         return await self._publish(this.head, this.build)
+
+    def _suspended(self) -> Result:
+        return Result(
+            "suspended",
+            self._status.revision,
+            "Suspended",
+            "reconciling is suspended: no new revision is published",
+            "`director resume` goes on",
+        )
 
     # --- The steps ----------------------------------------------------------------------------------------------------
 
@@ -472,19 +511,21 @@ class Reconciler:
         # The same said again is no news, nor is a start that finds everything as it was.
         saying = (this.head, "published" if result.ok else result.outcome, result.message)
         news = saying != self._said and result.outcome != "unchanged"
-        self._said = saying
-        if result.outcome in {"published", "unchanged", "stalled", "held"} and this.head:
+        self._said, self._has_passed = saying, True
+        has_looked = result.outcome not in {"failed", "suspended"}
+        if has_looked and this.head:
             self._judged = (this.head, result)
         self._status = self._status.model_copy(
             update={
                 "head": this.head or self._status.head,
                 "fetched": now if this.head else self._status.fetched,
-                "hold": result.hold,
-                "problems": result.problems if result.outcome not in {"failed", "suspended"} else self._status.problems,
-                "conditions": (),
+                # A pass that could not look leaves what was found before: a held revision can still be acknowledged.
+                "hold": result.hold if has_looked else self._status.hold,
+                "problems": result.problems if has_looked else self._status.problems,
             }
         )
         conditions = source_conditions(result, now)
+        self._status = self._status.model_copy(update={"conditions": tuple(conditions)})
         try:
             if this.commit is not None and news and result.outcome in {"published", "unchanged", "stalled", "held"}:
                 await self._records.record_revision(
@@ -507,8 +548,14 @@ class Reconciler:
             await self._records.set_source(self._status)
             await self._records.set_conditions("source", conditions)
         except DirectorError as error:
-            _log.error("reconcile.cannot-record", problem=error.message)
-        self._status = self._status.model_copy(update={"conditions": tuple(conditions)})
+            self._said = None  # not recorded is not said: the next pass tells it again
+            _log.error("reconcile.cannot-record", problem=error.message, hint=error.hint)
+        except Exception:  # noqa: BLE001 - the loop outlives every fault, and says so
+            _log.exception("reconcile.fault")
+
+
+def _stopped() -> TransientError:
+    return TransientError("the director is stopping", hint="ask again when it runs")
 
 
 _EVENTS = {

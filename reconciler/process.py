@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from reconciler import borgmatic_schema, tls
 from reconciler.admin import Admin, Operations
 from reconciler.gateway import Gateway, GatewaySettings
-from reconciler.keys import load_identity, prepare_directory
+from reconciler.keys import load_identity, only_director, prepare_directory
 from reconciler.listen import Address, Proxies
 from reconciler.loop import LoopSettings, Reconciler
 from reconciler.metrics import Metrics
@@ -28,7 +28,7 @@ from schema.envelope import EnrolmentString
 from schema.errors import DirectorError, TerminalError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
     from datetime import datetime
 
     from reconciler.admin import Read
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _TRIM_SECONDS = 6 * 3600.0
+_LAST_PASS_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,10 @@ def source_settings(settings: DirectorSettings) -> SourceSettings:
         TerminalError: no source was named, or its settings do not fit together.
     """
     if not settings.source.url:
-        raise TerminalError("no source was named", hint='set [source] url = "…" in director.toml, or give --source URL')
+        raise TerminalError(
+            "no source was named",
+            hint='set [source] url = "…" in director.toml, or give --source URL',
+        )
     fields = settings.source.model_dump(include=set(SourceSettings.model_fields))
     try:
         return SourceSettings.model_validate(fields)
@@ -85,11 +89,13 @@ async def directing(
 
     ``listen`` replaces the settings' address (standalone mode listens on a Unix socket only).
     """
-    prepare_directory(settings.state_directory)
-    identity = load_identity(settings.key_path)
-    source = Source(source_settings(settings), state_directory=settings.state_directory)
+    wanted = source_settings(settings)
     schema = borgmatic_schema.load(settings.borgmatic_schema)
+    prepare_directory(settings.state_directory)
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(only_director(settings.state_directory))
+        identity = load_identity(settings.key_path)
+        source = Source(wanted, state_directory=settings.state_directory)
         store = await Store.open(settings.store_path)
         stack.push_async_callback(store.close)
         addresses = tuple(listen) if listen is not None else (Address.parse(settings.listen.address),)
@@ -149,7 +155,14 @@ async def directing(
 async def serve(
     director: Director, *, read: Read, beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
 ) -> None:
-    """Run a director until SIGTERM or SIGINT; SIGHUP asks for a pass. ``beside`` runs as long as it does."""
+    """Run a director until SIGTERM or SIGINT (a second SIGINT ends it at once); SIGHUP asks for a pass.
+
+    ``beside`` runs as long as it does: cancelled first, so that it can still say goodbye. What one of them cannot do
+    ends the director.
+
+    Raises:
+        DirectorError: a part of it cannot run: an address is in use, the socket cannot be made.
+    """
     operations = Operations(
         store=director.store,
         gateway=director.gateway,
@@ -158,26 +171,64 @@ async def serve(
         clock=director.clock,
     )
     admin = Admin(director.settings.socket_path, operations=operations, read=read, store=director.store)
-    await admin.start()
+    with _signals(director.reconciler.trigger) as stopping:
+        await admin.start()
+        try:
+            async with asyncio.TaskGroup() as group:
+                looping = group.create_task(director.reconciler.run())
+                watching = group.create_task(_watch(director))
+                trimming = group.create_task(_trim(director))
+                others = [group.create_task(one()) for one in beside]
+                await stopping.wait()
+                _log.info("stopping")
+                await _end(others)
+                await _end([watching, trimming])
+                director.reconciler.stop()
+                # A pass that hangs in the network is given up: it changes nothing before its last step, and that is one
+                # transaction.
+                await asyncio.wait([looping], timeout=_LAST_PASS_SECONDS)
+                await _end([looping])
+        except BaseExceptionGroup as group_error:
+            raise _first(group_error) from None
+        finally:
+            await admin.close()
+
+
+@contextlib.contextmanager
+def _signals(on_hangup: Callable[[], None]) -> Iterator[asyncio.Event]:
+    """Turn signals into an event while the body runs. After the first SIGINT, the second interrupts at once."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if not stopping.is_set():
+            stopping.set()
+            loop.remove_signal_handler(signal.SIGINT)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, director.reconciler.trigger)
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
     try:
-        async with asyncio.TaskGroup() as group:
-            looping = group.create_task(director.reconciler.run())
-            others = [
-                group.create_task(work) for work in (_watch(director), _trim(director), *(one() for one in beside))
-            ]
-            await stopping.wait()
-            _log.info("stopping")
-            director.reconciler.stop()
-            for task in others:
-                task.cancel()
-            await looping
+        yield stopping
     finally:
-        await admin.close()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what went wrong first: the rest are its consequences."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _watch(director: Director) -> None:

@@ -1,19 +1,20 @@
 """The director's settings: read once at start, from a TOML file and the environment; the command line wins over both.
 
 ``BORGMATIC_DIRECTOR_SOURCE__URL`` sets ``url`` of the table ``[source]``. Every field has a default that is safe on one
-machine; unknown keys are errors. ``docs/reference/director.toml.md`` explains each.
+machine; unknown keys are errors, and so are variables that look like a misspelt key. ``docs/reference/`` explains each.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from schema.errors import TerminalError
 from schema.scalars import Duration, parse_duration
@@ -21,6 +22,9 @@ from schema.scalars import Duration, parse_duration
 DEFAULT_FILE = Path("/etc/borgmatic-director/director.toml")
 FILE_VARIABLE = "BORGMATIC_DIRECTOR_CONFIG"
 _PREFIX = "BORGMATIC_DIRECTOR_"
+_SYSTEM_STATE = Path("/var/lib/borgmatic-director")
+_SIMILAR = 0.85
+"""From here on a variable that is none of ours is taken for a misspelt one."""
 
 
 def _share(value: object) -> object:
@@ -51,7 +55,7 @@ class SourceTable(_Table):
     ssh_key: Path | None = None
     known_hosts: Path | None = None
     fetch_timeout: Duration = parse_duration("2m")
-    interval: Duration = parse_duration("1m")
+    interval: Annotated[Duration, Field(ge=1)] = parse_duration("1m")
     hold_dangers: bool = False
     """Hold every revision that ``plan`` calls dangerous until it is acknowledged."""
     mass_change: Share = 0.2
@@ -94,6 +98,13 @@ class StoreTable(_Table):
     keep: Duration = parse_duration("400d")
     """How long runs, events and sizes are kept; logs for a quarter of it."""
 
+    @field_validator("url")
+    @classmethod
+    def _a_path(cls, url: str) -> str:
+        if "://" in url:
+            raise ValueError("write the path of a SQLite file: other databases are not supported")
+        return url
+
 
 class DirectorSettings(BaseSettings):
     """Everything the director reads at start."""
@@ -102,7 +113,8 @@ class DirectorSettings(BaseSettings):
         frozen=True, extra="forbid", env_prefix=_PREFIX, env_nested_delimiter="__", validate_default=False
     )
 
-    state_directory: Path = Path("/var/lib/borgmatic-director")
+    state_directory: Path = _SYSTEM_STATE
+    """Key, store and clone. For a user who is neither root nor its owner: ``~/.local/state/borgmatic-director``."""
     borgmatic_schema: Path | None = None
     """Another borgmatic's ``config/schema.yaml``, when clients run another version than the one installed here."""
     validity: Duration = parse_duration("90d")
@@ -146,6 +158,15 @@ class DirectorSettings(BaseSettings):
         return self.state_directory / "identity"
 
 
+def default_state_directory() -> Path:
+    """Return the state directory when nothing is said: the system's for root and its owner, else the user's own."""
+    user = os.geteuid()
+    with contextlib.suppress(OSError):
+        if user == 0 or _SYSTEM_STATE.stat().st_uid == user:
+            return _SYSTEM_STATE
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "borgmatic-director"
+
+
 def load_settings(file: Path | None = None, **overrides: Any) -> DirectorSettings:
     """Return the settings of ``file`` (or ``$BORGMATIC_DIRECTOR_CONFIG``, or the default place when it exists).
 
@@ -156,51 +177,101 @@ def load_settings(file: Path | None = None, **overrides: Any) -> DirectorSetting
     """
     named = file or (Path(os.environ[FILE_VARIABLE]) if os.environ.get(FILE_VARIABLE) else None)
     path = named or DEFAULT_FILE
-    values: dict[str, Any] = {}
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if named:
-            raise TerminalError(f"there is no settings file {path}", hint="give --config a file that exists") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise TerminalError(f"cannot read the settings file {path}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise TerminalError(f"the settings file {path} is not TOML: {error}") from None
+    values = _read(path, is_named=named is not None)
+    _check_variables()
     try:
         settings = DirectorSettings(**values)
-        return settings.model_copy(
-            update={name: _with(getattr(settings, name), value) for name, value in overrides.items()}
-        )
+        update = {name: _with(name, getattr(settings, name), value) for name, value in overrides.items()}
+    except SettingsError as error:
+        raise TerminalError(f"cannot use the environment: {error}") from None
     except ValidationError as error:
         raise TerminalError(_explain(error, path)) from None
+    if "state_directory" not in settings.model_fields_set:
+        update["state_directory"] = overrides.get("state_directory") or default_state_directory()
+    settings = settings.model_copy(update=update)
+    return settings.model_copy(update={"state_directory": settings.state_directory.absolute()})
 
 
-def _with(current: Any, override: Any) -> Any:
+def _read(path: Path, *, is_named: bool) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if is_named:
+            raise TerminalError(f"there is no settings file {path}", hint="give --config a file that exists") from None
+        return {}
+    except OSError as error:
+        raise TerminalError(f"cannot read the settings file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise TerminalError(f"the settings file {path} is not TOML: it is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise TerminalError(f"the settings file {path} is not TOML: {error}") from None
+    except RecursionError:
+        raise TerminalError(f"the settings file {path} is not TOML: it is nested too deeply") from None
+
+
+def _with(name: str, current: Any, override: Any) -> Any:
     """Return ``override`` laid over ``current``; None changes nothing, tables change field by field."""
     if override is None:
         return current
     if isinstance(current, _Table):
-        given = {name: value for name, value in override.items() if value is not None}
-        return type(current).model_validate({**current.model_dump(), **given})
+        given = {key: value for key, value in override.items() if value is not None}
+        try:
+            return type(current).model_validate(current.model_dump() | given)
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]
+            place = ".".join(str(part) for part in (name, *first["loc"]))
+            raise TerminalError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
     return override
+
+
+def _check_variables() -> None:
+    """Refuse a variable that is nearly one of ours: it would be overlooked in silence."""
+    known = _variables(DirectorSettings, _PREFIX)
+    for variable in os.environ:
+        if variable.startswith(_PREFIX) and variable not in {*known, FILE_VARIABLE}:
+            first = variable.partition("__")[0]
+            close = difflib.get_close_matches(first, {one.partition("__")[0] for one in known}, n=1, cutoff=_SIMILAR)
+            if close and close[0] != first:
+                raise TerminalError(
+                    f"the environment sets {variable}, which is not a setting",
+                    hint=f"did you mean {variable.replace(first, close[0], 1)}?",
+                )
+
+
+def _variables(model: type[BaseModel], prefix: str) -> set[str]:
+    found = set()
+    for name, field in model.model_fields.items():
+        variable = f"{prefix}{name.upper()}"
+        found.add(variable)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= _variables(field.annotation, f"{variable}__")
+    return found
 
 
 def _explain(error: ValidationError, path: Path) -> str:
     lines = []
     for one in error.errors(include_input=False):
-        place = ".".join(str(part) for part in one["loc"])
+        place, origin = ".".join(str(part) for part in one["loc"]), _origin(one["loc"], path)
         if one["type"] == "extra_forbidden":
             known = _known(one["loc"][:-1])
             close = difflib.get_close_matches(str(one["loc"][-1]), known, n=1)
             guess = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
-            lines.append(f"{path}: '{place}' is not a setting; {guess}")
+            lines.append(f"{origin}: '{place}' is not a setting; {guess}")
         else:
-            lines.append(f"{path}: {place}: {one['msg'].removeprefix('Value error, ')}")
+            lines.append(f"{origin}: {place}: {one['msg'].removeprefix('Value error, ')}")
     return "\n".join(lines)
+
+
+def _origin(location: tuple[int | str, ...], path: Path) -> str:
+    """Return who said it: the environment wins over the file."""
+    said = _PREFIX + "__".join(str(part).upper() for part in location)
+    in_environment = any(name.upper() in {said, said.partition("__")[0]} for name in os.environ)
+    return "the environment" if in_environment else str(path)
 
 
 def _known(location: tuple[int | str, ...]) -> list[str]:
     model: Any = DirectorSettings
     for part in location:
-        model = model.model_fields[str(part)].annotation
-    return sorted(model.model_fields)
+        field = model.model_fields.get(str(part)) if hasattr(model, "model_fields") else None
+        model = field.annotation if field is not None else None
+    return sorted(getattr(model, "model_fields", ()))

@@ -27,7 +27,21 @@ def answer(reader: Reader, question: str, arguments: dict[str, str], *, now: dat
     ask = _QUESTIONS.get(question)
     if ask is None:
         raise TerminalError(f"there is no question '{question}'")
+    _check(arguments)
     return ask(reader, arguments, now)
+
+
+def _check(arguments: dict[str, str]) -> None:
+    limit = arguments.get("limit", "1")
+    if not (limit.isascii() and limit.isdigit() and int(limit[:9]) > 0):
+        raise TerminalError(f"'{limit}' is no limit: write a whole number, 1 or more")
+
+
+def _named(arguments: dict[str, str], name: str) -> str:
+    """Return an argument that the question cannot do without."""
+    if not arguments.get(name):
+        raise TerminalError(f"the question needs '{name}'")
+    return arguments[name]
 
 
 def _all(arguments: dict[str, str], read: Callable[[int, str], Page[Any]]) -> list[Any]:
@@ -73,11 +87,11 @@ def _runs(reader: Reader, arguments: dict[str, str], _: datetime) -> Any:
 
 
 def _run(reader: Reader, arguments: dict[str, str], _: datetime) -> Any:
-    return _one(reader.run(arguments["id"]), f"run '{arguments['id']}'")
+    return _one(reader.run(_named(arguments, "id")), f"run '{arguments['id']}'")
 
 
 def _run_log(reader: Reader, arguments: dict[str, str], _: datetime) -> Any:
-    run = arguments["id"]
+    run = _named(arguments, "id")
     return _all(arguments, lambda limit, after: reader.run_log(run, limit=limit, after=int(after or "-1")))
 
 
@@ -96,7 +110,7 @@ _QUESTIONS: Final[dict[str, Callable[[Reader, dict[str, str], datetime], Any]]] 
     "source": lambda reader, _, __: reader.source(),
     "clients": _clients,
     "client": lambda reader, arguments, now: _one(
-        reader.client(arguments["name"], now=now), f"client '{arguments['name']}'"
+        reader.client(_named(arguments, "name"), now=now), f"client '{arguments['name']}'"
     ),
     "pending": lambda reader, _, __: list(reader.pending()),
     "backups": _backups,

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import functools
-import getpass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
 from reconciler.commands.output import (
+    CouldNotRun,
     Failed,
     ago,
     echo_lines,
     examples,
     friendly,
     human_size,
+    json_text,
+    one_line,
     output_option,
     print_data,
     print_rows,
-    printable,
 )
-from reconciler.commands.remote import Remote
-from schema.scalars import parse_duration
+from reconciler.commands.which import config_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from reconciler.commands.remote import Remote
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,27 +37,13 @@ Row = dict[str, Any]
 _LIMIT = click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many.")
 
 
-def config_options(function: Callable[P, T]) -> Callable[P, T]:
-    """Add the options that say which director is meant."""
-    for option in (
-        click.option(
-            "--state-directory",
-            type=click.Path(path_type=Path),
-            envvar="BORGMATIC_DIRECTOR_STATE_DIRECTORY",
-            help="The director's state directory, instead of the settings file's.",
-        ),
-        click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="The director's settings file."),
-    ):
-        function = option(function)
-    return function
-
-
 def with_remote(function: Callable[Concatenate[Remote, P], T]) -> Callable[..., T]:
     """Hand the command a ``Remote`` for the director that its options name."""
 
     @friendly
     @functools.wraps(function)
     def wrapper(*args: Any, config: Path | None, state_directory: Path | None, **kwargs: Any) -> T:
+        from reconciler.commands.remote import Remote
         from reconciler.settings import load_settings
 
         settings = load_settings(config, state_directory=state_directory)
@@ -94,7 +82,10 @@ def _protected(row: Row) -> str:
 @output_option
 @with_remote
 def status(remote: Remote, output: str) -> None:
-    """Show how the source, the clients and the backups stand. Exit 1 when something needs a person."""
+    """Show how the source, the clients and the backups stand.
+
+    Exit 1 when something needs a person.
+    """
     overview = remote.read("overview")
     if output != "table":
         print_data(overview, output)
@@ -107,13 +98,13 @@ def status(remote: Remote, output: str) -> None:
 def _print_overview(overview: Row) -> None:
     source, following = overview["source"], overview["following"]
     revision, head = source["revision"][:12] or "none yet", source["head"][:12]
-    click.echo(f"source     {printable(source['url'])} {source['branch']}")
+    click.echo(f"source     {one_line(source['url'])} {source['branch']}")
     click.echo(
         f"revision   {revision}" + (f" (newest seen: {head})" if head and head != source["revision"][:12] else "")
     )
     for condition in source["conditions"]:
         if condition["type"] == "Ready" and condition["status"] != "True":
-            click.secho(f"           {condition['reason']}: {printable(condition['message'])}", fg="yellow")
+            click.secho(f"           {condition['reason']}: {one_line(condition['message'])}", fg="yellow")
     counted = ", ".join(f"{count} {word}" for word, count in following.items() if count)
     click.echo(
         f"clients    {overview['clients']}, {overview['connected']} connected" + (f"; {counted}" if counted else "")
@@ -130,9 +121,9 @@ def _print_overview(overview: Row) -> None:
     for one in overview["attention"]:
         colour = {"critical": "red", "warning": "yellow"}.get(one["level"], "cyan")
         click.secho(f"{one['level']:<9}", fg=colour, nl=False)
-        click.echo(f" {printable(one['subject'])}: {printable(one['message'])}")
+        click.echo(f" {one_line(one['subject'])}: {one_line(one['message'])}")
         if one["fix"]:
-            click.echo(f"           → {printable(one['fix'])}")
+            click.echo(f"           → {one_line(one['fix'])}")
 
 
 @click.command(epilog=examples("director drift", "director drift --client web-1 -o json"))
@@ -140,7 +131,10 @@ def _print_overview(overview: Row) -> None:
 @output_option
 @with_remote
 def drift(remote: Remote, client: str, output: str) -> None:
-    """Show differences between what should be and what is, with diffs. Exit 1 when there is any that is not healed."""
+    """Show what differs from what should be, as diffs.
+
+    Exit 1 when there is any drift that is not healed.
+    """
     clients = [remote.read("client", name=client)] if client else remote.read("clients", limit=1000)
     rows = [{"client": one["name"], **difference} for one in clients for difference in one["drift"]]
     if output != "table":
@@ -148,10 +142,10 @@ def drift(remote: Remote, client: str, output: str) -> None:
     for row in rows if output == "table" else ():
         state = click.style("healed", fg="green") if row["healed"] else click.style(row["kind"], fg="yellow")
         click.echo(
-            f"{row['client']}: {printable(row['subject'])}: {state}: {printable(row['message'])} "
+            f"{row['client']}: {one_line(row['subject'])}: {state}: {one_line(row['message'])} "
             f"({_ago('detected')(row)})"
         )
-        echo_lines(f"    {line}" for line in row["diff"].splitlines())
+        echo_lines((f"    {line}" for line in row["diff"].splitlines()), columns=(4,))
     if not rows and output == "table":
         click.echo("no drift")
     if any(not row["healed"] for row in rows):
@@ -165,21 +159,21 @@ def drift(remote: Remote, client: str, output: str) -> None:
 @click.option("--backup", default="", help="Only this backup.")
 @click.option("--outcome", default="", help="succeeded, warned, failed, cancelled, lost or running.")
 @click.option("--run", "run_id", default="", help="One run with its log.")
-@click.option("--follow", is_flag=True, help="Go on printing as runs start, advance and end.")
+@click.option("--follow", is_flag=True, help="Print runs as they start, advance and end; with -o json a line each.")
 @_LIMIT
 @output_option
 @with_remote
 def runs(
     remote: Remote, client: str, backup: str, outcome: str, run_id: str, follow: bool, limit: int, output: str
 ) -> None:
-    """List runs, newest first; or show one with its log; or follow them."""
+    """List runs, show one with its log, or follow them."""
     if run_id:
         _show_run(remote, run_id, output)
         return
-    rows = remote.read("runs", client=client, backup=backup, outcome=outcome, limit=limit)
     if follow:
-        _follow_runs(remote, client=client, backup=backup)
+        _follow_runs(remote, client=client, backup=backup, output=output)
         return
+    rows = remote.read("runs", client=client, backup=backup, outcome=outcome, limit=limit)
     columns = [
         ("STARTED", _ago("started")),
         ("CLIENT", _text("client")),
@@ -208,38 +202,53 @@ def _show_run(remote: Remote, run_id: str, output: str) -> None:
         f"{run['client']}/{run['backup']}: {run['outcome'] or 'running'}, started {ago(_moment(run, 'started'))}"
     )
     for line in log:
-        click.echo(f"{line['at'][11:19]} {line['level']:<8} {printable(line['message'])}")
+        click.echo(f"{line['at'][11:19]} {line['level']:<8} {one_line(line['message'])}")
     if run["error"]:
-        click.secho(f"error: {printable(run['error'])}", fg="red")
+        click.secho(f"error: {one_line(run['error'])}", fg="red")
     if run["hint"]:
-        click.secho(f"hint: {printable(run['hint'])}", fg="cyan")
+        click.secho(f"hint: {one_line(run['hint'])}", fg="cyan")
 
 
-def _follow_runs(remote: Remote, *, client: str, backup: str) -> None:
+def _follow_runs(remote: Remote, *, client: str, backup: str, output: str) -> None:
+    """Print runs as they change until Ctrl-C, or until the director stops: both are how following ends."""
     click.echo("following runs; end with Ctrl-C", err=True)
     shown: dict[str, str] = {}
-    for notice in remote.changes():
-        kind, _, identifier = notice.partition("/")
-        if kind != "run" or not identifier:
-            continue
+    try:
+        for notice in remote.changes():
+            for run in _told(remote, notice, client=client, backup=backup):
+                line = _one_line(run) if output == "table" else json_text(run, indent=None)
+                if shown.get(run["id"]) != line:
+                    shown[run["id"]] = line
+                    click.echo(line)
+    except KeyboardInterrupt:
+        click.echo(err=True)  # the terminal has written ^C
+    else:
+        click.echo("the director stopped", err=True)
+
+
+def _told(remote: Remote, notice: str, *, client: str, backup: str) -> list[Row]:
+    """Return the runs that a notice is about."""
+    kind, _, identifier = notice.partition("/")
+    if kind == "*":  # too much happened to tell each
+        return list(reversed(remote.read("runs", client=client, backup=backup, limit=50)))
+    if kind != "run" or not identifier:
+        return []
+    try:
         run = remote.read("run", id=identifier)
-        if (client and run["client"] != client) or (backup and run["backup"] != backup):
-            continue
-        line = _one_line(run)
-        if shown.get(identifier) != line:
-            shown[identifier] = line
-            click.echo(line)
+    except CouldNotRun:  # forgotten already, or the director stops: then there are no more notices
+        return []
+    return [run] if client in {"", run["client"]} and backup in {"", run["backup"]} else []
 
 
 def _one_line(run: Row) -> str:
     name = f"{run['client']}/{run['backup']}"
     if run["outcome"]:
-        return f"{name}: {run['outcome']}" + (f": {printable(run['error'])}" if run["error"] else "")
+        return f"{name}: {run['outcome']}" + (f": {one_line(run['error'])}" if run["error"] else "")
     progress = run["progress"]
     if not progress:
         return f"{name}: started ({run['trigger']})"
     return (
-        f"{name}: {progress['files']} files, {human_size(progress['original_size'])} {printable(progress['path'])[:60]}"
+        f"{name}: {progress['files']} files, {human_size(progress['original_size'])} {one_line(progress['path'])[:60]}"
     )
 
 
@@ -268,7 +277,10 @@ def archives(remote: Remote, client: str, backup: str, repository: str, limit: i
 @output_option
 @with_remote
 def backups(remote: Remote, output: str) -> None:
-    """List backups with their objective and evidence. Exit 1 when one is not protected."""
+    """List backups with their objective and evidence.
+
+    Exit 1 when one is not protected.
+    """
     rows = remote.read("backups", limit=1000)
     columns = [
         ("CLIENT", _text("client")),
@@ -316,14 +328,14 @@ def _print_result(result: Row, output: str) -> None:
     if output != "table":
         print_data(result, output)
     else:
-        click.secho(f"{result['outcome']}: {printable(result['message'])}", fg="green" if result["ok"] else "yellow")
+        click.secho(f"{result['outcome']}: {one_line(result['message'])}", fg="green" if result["ok"] else "yellow")
         for problem in result["problems"]:
             place = ":".join(str(part) for part in (problem["path"], problem["line"], problem["column"]) if part)
-            click.echo(f"{printable(place)}: {problem['severity']}: {printable(problem['message'])}")
+            click.echo(f"{one_line(place)}: {problem['severity']}: {one_line(problem['message'])}")
             if problem["hint"]:
-                click.echo(f"  hint: {printable(problem['hint'])}")
+                click.echo(f"  hint: {one_line(problem['hint'])}")
         if result["hint"]:
-            click.echo(f"hint: {printable(result['hint'])}")
+            click.echo(f"hint: {one_line(result['hint'])}")
     if not result["ok"]:
         raise Failed("")
 
@@ -350,7 +362,10 @@ def reconcile(remote: Remote, wait: bool, nudge: bool, output: str) -> None:
 @output_option
 @with_remote
 def acknowledge(remote: Remote, revision: str, output: str) -> None:
-    """Let a held REVISION through: say that the mass change or rewritten history is meant."""
+    """Let a held REVISION through.
+
+    So you say that its mass change or its rewritten history is meant.
+    """
     _print_result(remote.operate("acknowledge", text=revision), output)
 
 
@@ -375,7 +390,7 @@ def resume(remote: Remote) -> None:
 
 @click.group()
 def token() -> None:
-    """Make, list and revoke the tokens with which new clients enrol."""
+    """Make, list and revoke tokens for new clients."""
 
 
 @token.command(
@@ -391,6 +406,8 @@ def token() -> None:
 @with_remote
 def token_create(remote: Remote, uses: int, lifetime: str, note: str, output: str) -> None:
     """Print one string that enrols a client: `director-client enroll STRING` on the machine."""
+    from schema.scalars import parse_duration
+
     try:
         parse_duration(lifetime)
     except ValueError as error:
@@ -507,7 +524,7 @@ def snippet(row: Row) -> str:
 def clients_approve(remote: Remote, client: str, name: str | None) -> None:
     """Approve a pending CLIENT (fingerprint, key or name) without a commit."""
     done = remote.operate("client_approve", text=client, name=name)
-    click.echo(f"approved {done['fingerprint']} as '{done['approved']}', by {getpass.getuser()}")
+    click.echo(f"approved {done['fingerprint']} as '{done['approved']}'")
 
 
 @clients.command("revoke", epilog=examples("director clients revoke web-1"))

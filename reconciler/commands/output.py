@@ -1,7 +1,11 @@
-"""How commands print: tables for people, JSON and YAML for scripts, errors with hints, and the three exit codes."""
+"""How commands print: tables for people, JSON and YAML for scripts, errors with hints, and the three exit codes.
+
+Every command imports this module, so it imports nothing but click: ``director --help`` and completion stay fast.
+"""
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -10,10 +14,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
-import structlog
-from pydantic import BaseModel
-
-from schema.errors import DirectorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 FOUND_SOMETHING = 1
 COULD_NOT_RUN = 2
+INTERRUPTED = 130
+"""128 + SIGINT, as shells say it."""
 
 
 class Failed(click.ClickException):
@@ -48,19 +50,43 @@ class CouldNotRun(click.ClickException):
 
     def show(self, file: Any = None) -> None:  # noqa: ARG002 - click's interface
         """Print ``error:`` and ``hint:`` lines."""
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {self.message}", err=True)
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {printable(self.message)}", err=True)
         if self.hint:
-            click.echo(f" {click.style('hint:', fg='cyan')} {self.hint}", err=True)
+            click.echo(f" {click.style('hint:', fg='cyan')} {printable(self.hint)}", err=True)
+
+
+class Interrupted(click.ClickException):
+    """Ctrl-C. A program that dies of it says nothing more."""
+
+    exit_code = INTERRUPTED
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+
+    def show(self, file: Any = None) -> None:  # noqa: ARG002 - click's interface
+        """Print what there is to say, on a line of its own after the terminal's ^C."""
+        click.echo(f"\n{self.message}" if self.message else "", err=True)
 
 
 def friendly(function: Callable[P, T]) -> Callable[P, T]:
-    """Turn our own errors into ``CouldNotRun``: no traceback for what people can mend."""
+    """Turn our own errors, the system's and Ctrl-C into words and an exit code: no traceback for what can be mended."""
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return function(*args, **kwargs)
-        except DirectorError as error:
+        except KeyboardInterrupt:
+            raise Interrupted from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read our output had enough; click ends quietly
+                raise
+            place = f" {error.filename}" if error.filename else ""
+            raise CouldNotRun(f"cannot use{place}: {error.strerror or error}") from error
+        except Exception as error:
+            from schema.errors import DirectorError
+
+            if not isinstance(error, DirectorError):
+                raise
             raise CouldNotRun(error.message, hint=error.hint) from error
 
     return wrapper
@@ -88,11 +114,23 @@ def print_data(value: Any, output: str) -> None:
     """Print ``value`` (models, or JSON data) as JSON or YAML."""
     data = _jsonable(value)
     if output == "json":
-        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        click.echo(json_text(data))
     else:
         import yaml
 
         click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
+
+
+def json_text(data: Any, *, indent: int | None = 2) -> str:
+    """Return JSON in which whatever a terminal might obey is escaped."""
+    text = json.dumps(data, indent=indent, ensure_ascii=False)
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else _json_escape(char) for char in text)
+
+
+def _json_escape(char: str) -> str:
+    return json.dumps(char, ensure_ascii=True)[1:-1]
 
 
 def print_rows(
@@ -115,7 +153,8 @@ def print_rows(
         table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell(row)), style=_STYLES.get(cell(row), "")) for _, cell in columns))
-    console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 200)
+    # Scripts that read a table line by line must not meet folded lines.
+    console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 10_000)
     console.print(table)
 
 
@@ -140,7 +179,14 @@ def write_private(file: Path, text: str) -> None:
 
 def printable(text: str) -> str:
     """Return ``text`` without control and direction-changing characters, for what others say is not trusted."""
-    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else " " if char == "\t" else "�" for char in text)
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` printable and on one line, so that it cannot pretend to be another line of ours."""
+    return printable(text.rstrip()).replace("\n", " ⏎ ")
 
 
 def ago(moment: datetime | None) -> str:
@@ -167,6 +213,8 @@ def human_size(size: int) -> str:
 
 def configure_logging(*, verbose: bool = False) -> None:
     """Log to stderr: coloured lines on a terminal, JSON elsewhere. Called once by long-running commands."""
+    import structlog
+
     terminal = sys.stderr.isatty()
     renderer = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
     structlog.configure(
@@ -183,7 +231,7 @@ def configure_logging(*, verbose: bool = False) -> None:
 
 
 def _jsonable(value: Any) -> Any:
-    if isinstance(value, BaseModel):
+    if hasattr(value, "model_dump"):
         return value.model_dump(mode="json", by_alias=True)
     if isinstance(value, dict):
         return {key: _jsonable(item) for key, item in value.items()}
@@ -192,16 +240,14 @@ def _jsonable(value: Any) -> Any:
     return value
 
 
-def echo_lines(lines: Iterable[str]) -> None:
-    """Print lines of a diff or plan with the colours people expect (none when not on a terminal)."""
+def echo_lines(lines: Iterable[str], *, columns: Sequence[int]) -> None:
+    """Print lines of a diff or plan with the colours people expect (none when not on a terminal).
+
+    ``columns`` are where a sign may stand; elsewhere a ``-`` is what YAML writes its lists with.
+    """
     for line in lines:
-        colour = (
-            "green"
-            if line.startswith("+")
-            else "red"
-            if line.startswith("-")
-            else "cyan"
-            if line.startswith("@@")
-            else None
-        )
-        click.secho(printable(line), fg=colour)
+        first = len(line) - len(line.lstrip(" "))
+        click.secho(one_line(line), fg=_DIFF_COLOURS.get(line[first : first + 1]) if first in columns else None)
+
+
+_DIFF_COLOURS = {"+": "green", "-": "red", "@": "cyan"}

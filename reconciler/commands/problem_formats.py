@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree as ET
 
-from schema.errors import Problem, Severity
+from reconciler.commands.output import json_text, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from schema.errors import Problem
 
 FORMATS = ("text", "json", "github", "sarif", "junit")
 
@@ -18,29 +18,31 @@ def format_problems(problems: Sequence[Problem], form: str, *, summary: str) -> 
     """Return the problems in one of ``FORMATS``; ``summary`` is the closing sentence of ``text``."""
     match form:
         case "text":
-            return "\n".join([*(str(problem) for problem in problems), summary])
+            return "\n".join([*(printable(str(problem)) for problem in problems), summary])
         case "json":
-            return json.dumps(
+            return json_text(
                 {
                     "ok": not _errors(problems),
                     "summary": summary,
                     "problems": [one.model_dump(mode="json") for one in problems],
-                },
-                indent=2,
-                ensure_ascii=False,
+                }
             )
         case "github":
             return "\n".join(_github(problem) for problem in problems) or f"::notice::{_github_text(summary)}"
         case "sarif":
-            return json.dumps(_sarif(problems), indent=2, ensure_ascii=False)
+            return json_text(_sarif(problems))
         case "junit":
             return _junit(problems)
         case _:
             raise ValueError(f"'{form}' is not one of {', '.join(FORMATS)}")
 
 
+def _is_error(problem: Problem) -> bool:
+    return problem.severity == "error"
+
+
 def _errors(problems: Sequence[Problem]) -> int:
-    return sum(problem.severity is Severity.ERROR for problem in problems)
+    return sum(_is_error(problem) for problem in problems)
 
 
 def _text(problem: Problem) -> str:
@@ -49,7 +51,7 @@ def _text(problem: Problem) -> str:
 
 def _github_text(text: str) -> str:
     # The three characters that GitHub's workflow commands need escaped.
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text).replace("%", "%25").replace("\n", "%0A")
 
 
 def _github(problem: Problem) -> str:
@@ -92,21 +94,23 @@ def _sarif(problems: Sequence[Problem]) -> dict[str, object]:
 
 
 def _junit(problems: Sequence[Problem]) -> str:
+    from xml.etree import ElementTree as ET
+
     paths = sorted({problem.path for problem in problems}) or ["source"]
     suite = ET.Element(
         "testsuite",
         name="director validate",
         tests=str(len(paths)),
-        failures=str(len({p.path for p in problems if p.severity is Severity.ERROR})),
+        failures=str(len({p.path for p in problems if _is_error(p)})),
     )
     for path in paths:
         case = ET.SubElement(suite, "testcase", classname="director", name=path or "source")
         mine = [problem for problem in problems if problem.path == path]
-        errors = [problem for problem in mine if problem.severity is Severity.ERROR]
+        errors = [problem for problem in mine if _is_error(problem)]
         if errors:
             failure = ET.SubElement(case, "failure", message=_xml(errors[0].message), type=errors[0].code)
             failure.text = "\n".join(_xml(str(problem)) for problem in errors)
-        warnings = [problem for problem in mine if problem.severity is Severity.WARNING]
+        warnings = [problem for problem in mine if not _is_error(problem)]
         if warnings:
             ET.SubElement(case, "system-out").text = "\n".join(_xml(str(problem)) for problem in warnings)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, encoding="unicode")

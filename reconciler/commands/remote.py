@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -46,10 +47,10 @@ class Remote:
         return self._request("POST", f"/v1/{operation}", json.dumps(wanted))
 
     def changes(self) -> Iterator[str]:
-        """Yield notices of what changed, until the director stops."""
+        """Yield notices of what changed, until the director stops (also when it dies)."""
         connection, response = self._open("GET", "/v1/changes", None)
         connection.sock.settimeout(None)
-        with connection.sock:
+        with connection.sock, contextlib.suppress(OSError, http.client.HTTPException, ValueError):
             for line in response:
                 yield json.loads(line)
 
@@ -61,7 +62,10 @@ class Remote:
             raise CouldNotRun(f"the director did not finish its answer: {error}") from error
         finally:
             connection.close()
-        answer = json.loads(data)
+        try:
+            answer = json.loads(data)
+        except ValueError:
+            raise CouldNotRun(f"what answers on {self._path} is not a director: {response.status}") from None
         if response.status != http.client.OK:
             raise CouldNotRun(
                 answer.get("error", f"the director answered {response.status}"), hint=answer.get("hint", "")
@@ -78,7 +82,7 @@ class Remote:
         except (FileNotFoundError, ConnectionRefusedError):
             raise CouldNotRun(
                 f"no director is running (nobody answers on {self._path})",
-                hint="start it with `director run` or `director standalone`, or give --state-directory or --config",
+                hint="start it (`director run`, `director standalone`), or say which: --state-directory or --config",
             ) from None
         except PermissionError:
             raise CouldNotRun(

@@ -44,10 +44,11 @@ def _read_value(from_file: Path | None) -> bytes:
 @click.option("--from-file", type=_PATH, help="Take the value from a file, byte for byte.")
 @friendly
 def seal(path: Path, secret: str, key: str, clients: tuple[str, ...], from_file: Path | None) -> None:
-    """Seal a value so that only the named clients can read it, and write it into the Secret's file below PATH.
+    """Seal a value so that only some clients can read it.
 
-    Without --client it is sealed to the Secret's `clients`, or else to every client whose backups refer to it. The file
-    keeps its comments and layout; a Secret that does not exist yet gets a file of its own in secrets/.
+    It is written into the file of the Secret below PATH, which keeps its comments and layout; a Secret that does not
+    exist yet gets a file of its own in secrets/. Without --client it is sealed to the Secret's `clients` and to every
+    client whose backups refer to it.
     """
     from reconciler import sealing
 
@@ -69,10 +70,10 @@ def seal(path: Path, secret: str, key: str, clients: tuple[str, ...], from_file:
 @click.option("--all", "everyone", is_flag=True, help="Seal again to every client, also where a sealed value is there.")
 @friendly
 def reseal(path: Path, secret: str | None, escrow_key_file: Path, everyone: bool) -> None:
-    """Seal values again for clients that lack them, with the escrow key instead of the plaintext.
+    """Seal values again for clients that lack them.
 
-    For a new client, or (with --all) for a client whose key was replaced. Values without an escrow copy are named and
-    left.
+    With the private escrow key instead of the plaintext: for a new client, or (with --all) for one whose key was
+    replaced. Values without an escrow copy are named and left.
     """
     from reconciler import sealing
     from schema.envelope import EscrowIdentity
@@ -94,7 +95,9 @@ def _report(done: list[str]) -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @friendly
 def escrow_key(file: Path) -> None:
-    """Make an escrow key: the private half goes to FILE (keep it offline), the public one is printed.
+    """Make an escrow key, with which values can be resealed.
+
+    The private half goes to FILE (keep it offline), the public one is printed.
 
     Put the public key into a Secret's `escrow`, and whoever holds FILE can `reseal` its values for a new client.
     """

@@ -11,15 +11,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reconciler.commands.output import CouldNotRun, Failed, echo_lines, examples, friendly, print_data, write_private
+from reconciler.commands.output import (
+    CouldNotRun,
+    Failed,
+    echo_lines,
+    examples,
+    friendly,
+    print_data,
+    printable,
+    write_private,
+)
 from reconciler.commands.problem_formats import FORMATS, format_problems
-from schema.errors import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from reconciler.core.build import Build
-    from reconciler.source import Commit, Files
+    from reconciler.git_objects import Commit
+    from reconciler.source_files import Files
+    from schema.errors import Problem
 
 _PATH = click.Path(exists=True, path_type=Path)
 
@@ -37,15 +47,20 @@ def build_files(files: Files, *, schema_file: Path | None = None) -> Build:
 
 def read_path(path: Path) -> Files:
     """Return the resource files below ``path`` as they are now; shown paths start where the repository does."""
-    from reconciler.source import discover, read_folder
+    from reconciler.git_objects import discover
+    from reconciler.source_files import read_folder
 
     place = discover(path if path.is_dir() else path.parent)
     root = place.repository if place is not None else None
     return read_folder(path.resolve(), relative_to=root)
 
 
+def _errors(problems: Sequence[Problem]) -> list[Problem]:
+    return [problem for problem in problems if problem.severity == "error"]
+
+
 def _summary(built: Build) -> str:
-    errors = sum(problem.severity is Severity.ERROR for problem in built.problems)
+    errors = len(_errors(built.problems))
     warnings = len(built.problems) - errors
     noun = "backup" if built.counts.jobs == 1 else "backups"
     found = ", ".join(f"{count} {kind}" for kind, count in built.counts.resources.items() if count)
@@ -70,9 +85,11 @@ def _summary(built: Build) -> str:
 )
 @friendly
 def validate(path: Path, form: str, strict: bool, schema_file: Path | None) -> None:
-    """Check every resource below PATH, as the director would, and say all that is wrong.
+    """Check every resource below PATH and say all that is wrong.
 
-    Needs no director and no network. Uncommitted work is read as it is. Exit 0: valid; 1: not; 2: could not run.
+    As the director would, but without one and without a network. Uncommitted work is read as it is.
+
+    Exit 0: valid; 1: not; 2: could not run.
     """
     built = build_files(read_path(path), schema_file=schema_file)
     click.echo(format_problems(built.problems, form, summary=_summary(built)))
@@ -94,9 +111,9 @@ def validate(path: Path, form: str, strict: bool, schema_file: Path | None) -> N
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @friendly
 def build(path: Path, client: str | None, out: Path | None, output: str) -> None:
-    """Render what each client would get from PATH, offline, with the director's own code.
+    """Render what each client would get from PATH.
 
-    Secrets stay sealed: rendered files hold references only.
+    Offline, with the director's own code. Secrets stay sealed: rendered files hold references only.
     """
     built = build_files(read_path(path))
     _require_ok(built)
@@ -131,8 +148,7 @@ def build(path: Path, client: str | None, out: Path | None, output: str) -> None
 
 def _require_ok(built: Build) -> None:
     if not built.ok:
-        errors = [problem for problem in built.problems if problem.severity is Severity.ERROR]
-        click.echo(format_problems(errors, "text", summary=_summary(built)), err=True)
+        click.echo(format_problems(_errors(built.problems), "text", summary=_summary(built)), err=True)
         raise Failed("")
 
 
@@ -149,14 +165,15 @@ def _require_ok(built: Build) -> None:
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @friendly
 def plan(path: Path, before: str, after: str | None, output: str) -> None:
-    """Show what a change would do, client by client: files, schedules, secrets, and dangers to data.
+    """Show what a change would do, client by client.
+
+    Files, schedules, secrets, and dangers to data. Without --to it is what your uncommitted work would do.
 
     Exit 1 when a danger is not acknowledged by a `Director-Acknowledge: CODE` trailer in a commit message (or the
     change is invalid), so that CI can ask for a second look.
     """
     from reconciler.core import plan as planning
-    from reconciler.git_objects import GitObjects
-    from reconciler.source import discover
+    from reconciler.git_objects import GitObjects, discover
 
     place = discover(path if path.is_dir() else path.parent)
     if place is None:
@@ -167,10 +184,10 @@ def plan(path: Path, before: str, after: str | None, output: str) -> None:
     old = objects.resolve(before)
     built_before = build_files(objects.files(old, place.path))
     if not built_before.ok:
-        errors = [problem for problem in built_before.problems if problem.severity is Severity.ERROR]
+        errors = _errors(built_before.problems)
         raise CouldNotRun(f"the revision to compare with, {old[:12]}, is itself invalid: {errors[0]}")
     if after is None:
-        built_after, commits = build_files(read_path(path)), []
+        built_after, commits = build_files(read_path(path)), objects.log(old, objects.resolve("HEAD"))
     else:
         new = objects.resolve(after)
         built_after, commits = build_files(objects.files(new, place.path)), objects.log(old, new)
@@ -183,7 +200,7 @@ def plan(path: Path, before: str, after: str | None, output: str) -> None:
             {**planned.model_dump(mode="json"), "acknowledged": sorted(acknowledged), "ok": not open_dangers}, "json"
         )
     else:
-        echo_lines(planning.lines(planned, acknowledged=acknowledged))
+        echo_lines(planning.lines(planned, acknowledged=acknowledged), columns=(0, 4, 6))
     if open_dangers:
         raise Failed("")
 
@@ -197,7 +214,10 @@ def plan(path: Path, before: str, after: str | None, output: str) -> None:
 @click.argument("kind", default="all")
 @friendly
 def schema(kind: str) -> None:
-    """Print the JSON Schema of KIND (or of all kinds), for editors and CI."""
+    """Print the JSON Schema of KIND, or of all kinds.
+
+    For editors and CI.
+    """
     from schema.resources import KINDS
 
     folder = Path(sys.modules["schema"].__file__ or "").parent / "json" / "v1"
@@ -230,6 +250,16 @@ def schema(kind: str) -> None:
 @click.option(
     "--source", "sources", multiple=True, default=("/etc", "/home"), show_default=True, help="Directories to back up."
 )
+@click.option(
+    "--client-config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --this-machine: the client's settings file, when its directories are not the default ones.",
+)
+@click.option(
+    "--escrow-key-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --this-machine: where the new private escrow key goes. Default: beside DIRECTORY.",
+)
 @friendly
 def init(
     directory: Path,
@@ -240,8 +270,12 @@ def init(
     repository: str,
     this_machine: bool,
     sources: Sequence[str],
+    client_config: Path | None,
+    escrow_key_file: Path | None,
 ) -> None:
-    """Write a commented starting source to DIRECTORY, with a CI workflow and a pre-commit hook.
+    """Write a commented starting source to DIRECTORY.
+
+    With a CI workflow and a pre-commit hook; nothing that is there is overwritten.
 
     With --bare: make a Git repository to push to. An invalid push is refused with the messages; an accepted one is
     deployed.
@@ -249,18 +283,19 @@ def init(
     if bare:
         from reconciler.bare import init_bare
 
-        new = init_bare(directory, director_command=[_program()], branch=branch)
+        new = init_bare(directory, director_command=_program(), branch=branch)
         click.echo(f"{'made' if new else 'updated'} {directory}")
         click.echo(f"push to it:   git remote add deploy {directory.absolute()} && git push deploy {branch}")
         click.echo(f'deploy it:    in director.toml, [source] url = "{directory.absolute()}"')
         return
     from reconciler import scaffold
 
-    directories = None
+    directories, escrow_file = None, None
     if this_machine:
         from reconciler import standalone
 
-        machine = standalone.this_machine()
+        escrow_file = _escrow_file(directory, escrow_key_file)
+        machine = standalone.this_machine(client_config)
         public_key, directories = machine.public_key, machine.directories
     written = scaffold.write(
         directory,
@@ -275,23 +310,45 @@ def init(
     for path in written:
         click.echo(f"  {path}")
     click.echo(f"\nwrote {len(written)} files to {directory}")
-    if this_machine:
-        _seal_passphrase(directory)
+    if escrow_file is not None:
+        _seal_passphrase(directory, escrow_file)
+    _require_ok(build_files(read_path(directory)))
     where = shlex.quote(str(directory))
     click.echo("\nnext:")
     click.echo(f"  director validate {where}")
     click.echo(f"  git -C {where} add -A && git -C {where} commit -m 'Back up {client or 'this machine'}'")
-    click.echo(f"  director standalone {where}" if this_machine else "  docs: README, 'a director with clients'")
+    config = f" --client-config {shlex.quote(str(client_config))}" if client_config else ""
+    click.echo(
+        f"  director standalone {where}{config}" if this_machine else "  docs: README, 'a director with clients'"
+    )
 
 
-def _seal_passphrase(directory: Path) -> None:
+def _escrow_file(directory: Path, wanted: Path | None) -> Path:
+    """Return where a new escrow key goes. Never into a Git work tree, where the next commit would publish it."""
+    from reconciler.git_objects import discover
+
+    file = wanted or directory.resolve().parent / f"{directory.resolve().name}-escrow.key"
+    if file.exists():
+        raise CouldNotRun(
+            f"{file} is already there, and keys are never overwritten", hint="give --escrow-key-file FILE"
+        )
+    folder = file.resolve().parent
+    if discover(folder) is not None or folder.is_relative_to(directory.resolve()):
+        raise CouldNotRun(
+            f"the escrow key would be written into a Git repository: {file}",
+            hint="give --escrow-key-file FILE, outside of any repository: whoever has it can read every backup",
+        )
+    return file
+
+
+def _seal_passphrase(directory: Path, file: Path) -> None:
     """Seal a fresh random passphrase to the machine and to a fresh escrow key, which a person must keep."""
     import secrets
 
     from reconciler import sealing
     from schema.envelope import EscrowIdentity
 
-    escrow, file = EscrowIdentity.generate(), Path.cwd() / f"{directory.resolve().name}-escrow.key"
+    escrow = EscrowIdentity.generate()
     write_private(file, escrow.to_text())
     target = directory / "secrets" / "borg.yaml"
     target.parent.mkdir(exist_ok=True)
@@ -317,11 +374,12 @@ spec:
 """
 
 
-def _program() -> str:
-    """Return the absolute path of this program, for hooks."""
-    return str(
-        Path(sys.argv[0]).resolve() if Path(sys.argv[0]).exists() else Path(sys.executable).with_name("director")
-    )
+def _program() -> list[str]:
+    """Return the command that is this director, for hooks: they run anywhere, and without our environment."""
+    called = Path(sys.argv[0])
+    program = called.resolve() if called.exists() else Path(sys.executable).with_name("director")
+    named = click.get_current_context().find_root().params.get("config") or os.environ.get("BORGMATIC_DIRECTOR_CONFIG")
+    return [str(program), *(["--config", str(Path(named).absolute())] if named else [])]
 
 
 @click.group(hidden=True)
@@ -341,6 +399,6 @@ def pre_receive_hook() -> None:
         return "\n".join(planning.lines(planning.plan(before, after), acknowledged=acknowledged)) + "\n"
 
     verdict = pre_receive(sys.stdin, dict(os.environ), build=build_files, plan=show_plan)
-    click.echo(verdict.text, nl=False, err=True)
+    click.echo(printable(verdict.text), nl=False, err=True)
     if verdict.exit_code:
         raise Failed("")
