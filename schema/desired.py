@@ -28,7 +28,7 @@ MAX_DESIRED_BYTES = 4 * 1024 * 1024
 class Sent(BaseModel):
     """Base of what travels: frozen; unknown fields of a newer peer are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 def _relative_path(text: str) -> str:
