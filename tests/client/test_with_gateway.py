@@ -24,7 +24,7 @@ from schema.resources import Directories
 from tests.client.director_stub import desired_state
 from tests.client.machine import config, job
 from tests.client.test_agent import BORGMATIC
-from tests.reconciler.test_gateway import House
+from tests.reconciler.house import House
 
 
 @pytest.fixture
