@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import tempfile
 from typing import TYPE_CHECKING
 
 from schema.envelope import DirectorIdentity
@@ -101,19 +102,16 @@ def load_identity(path: Path) -> DirectorIdentity:
 
 def _create(path: Path) -> DirectorIdentity:
     identity = DirectorIdentity.generate()
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+        # Made for us alone (0600), under a name that no other has and no crash can leave in the way.
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", encoding="ascii") as stream:
             stream.write(identity.to_text())
             stream.flush()
             os.fsync(stream.fileno())
-        # A link, unlike a rename, never replaces a key that another process has just made.
-        os.link(staged, path)
+            # A link, unlike a rename, never replaces a key that another process has just made.
+            os.link(stream.name, path)
     except FileExistsError:
         return load_identity(path)
     except OSError as error:
         raise TransientError(f"cannot write the director's key {path}: {error.strerror}") from None
-    finally:
-        staged.unlink(missing_ok=True)
     return identity

@@ -23,7 +23,7 @@ DEFAULT_FILE = Path("/etc/borgmatic-director/director.toml")
 FILE_VARIABLE = "BORGMATIC_DIRECTOR_CONFIG"
 _PREFIX = "BORGMATIC_DIRECTOR_"
 _SYSTEM_STATE = Path("/var/lib/borgmatic-director")
-_SIMILAR = 0.85
+_SIMILAR = 0.8
 """From here on a variable that is none of ours is taken for a misspelt one."""
 
 
@@ -226,26 +226,16 @@ def _with(name: str, current: Any, override: Any) -> Any:
 
 def _check_variables() -> None:
     """Refuse a variable that is nearly one of ours: it would be overlooked in silence."""
-    known = _variables(DirectorSettings, _PREFIX)
+    known = {name.upper() for name in DirectorSettings.model_fields}
     for variable in os.environ:
-        if variable.startswith(_PREFIX) and variable not in {*known, FILE_VARIABLE}:
-            first = variable.partition("__")[0]
-            close = difflib.get_close_matches(first, {one.partition("__")[0] for one in known}, n=1, cutoff=_SIMILAR)
-            if close and close[0] != first:
+        first = variable.removeprefix(_PREFIX).partition("__")[0]
+        if variable.startswith(_PREFIX) and first not in known and variable != FILE_VARIABLE:
+            close = difflib.get_close_matches(first, known, n=1, cutoff=_SIMILAR)
+            if close:
                 raise TerminalError(
                     f"the environment sets {variable}, which is not a setting",
                     hint=f"did you mean {variable.replace(first, close[0], 1)}?",
                 )
-
-
-def _variables(model: type[BaseModel], prefix: str) -> set[str]:
-    found = set()
-    for name, field in model.model_fields.items():
-        variable = f"{prefix}{name.upper()}"
-        found.add(variable)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found |= _variables(field.annotation, f"{variable}__")
-    return found
 
 
 def _explain(error: ValidationError, path: Path) -> str:
