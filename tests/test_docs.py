@@ -72,6 +72,17 @@ def test_a_page_that_is_missing_or_changed_is_named(tmp_path: Path):
     assert reference.outdated(tmp_path) == []
 
 
+def test_every_field_and_every_option_has_a_meaning():
+    blank = [
+        f"{name}: {line}"
+        for name, text in reference.generate().items()
+        for line in text.splitlines()
+        if re.match(r"\| `", line) and re.search(r"\|\s*\|$", line)
+    ]
+
+    assert blank == []
+
+
 # --- Commands ---------------------------------------------------------------------------------------------------------
 
 SEPARATORS = {"&&", "||", "|", ";", "&", "(", ")", "<", ">", ">>"}

@@ -109,6 +109,41 @@ needs its name in `policy.options`.
 
 """
 
+_MEANINGS = {
+    "Metadata.labels": "What backups and secrets select clients by.",
+    "Metadata.annotations": "Free notes, never interpreted.",
+    "Encryption.mode": "As `borg init --encryption` names it. Only used when the repository is made.",
+    "Encryption.passphrase_from": "Where each client finds the passphrase. Needed for every mode but `none`.",
+    "FileFrom.secret": "A Secret of this source.",
+    "FileFrom.key": "Which value of the Secret; may be left out when it has only one.",
+    "FileFrom.file": "A file on the client; its client.toml has to allow it.",
+    "BackupSpec.clients": "Names, or labels that must all match.",
+    "BackupSpec.repositories": "Where every archive goes: to each of them.",
+    "BackupSpec.layering": "How an option of `borgmatic:` meets the profiles below it. Default: merge.",
+    "BackupSpec.actions": "What a run does, in borgmatic's order.",
+    "BackupSpec.suspend": "Keep the configuration, run nothing.",
+    "Selector.match_labels": "Every pair must match.",
+    "ProfileSpec.layering": "How an option meets the layers below it. Default: merge (lists append).",
+    "SecretSpec.values": "The values by their names. `director seal` writes them.",
+    "SealedValue.clients": "By client: readable on that machine only.",
+    "SealedValue.escrow": "By label of the escrow key.",
+    "DirectorSettings.state_directory": "Key, certificate, store, clone and sockets. Mode 0700.",
+    "DirectorSettings.resync": "How often, about, a client asks although nothing was pushed.",
+    "SourceTable.branch": "The branch to follow.",
+    "SourceTable.password_file": "For https: a file with the password on one line, read at each fetch.",
+    "SourceTable.token_file": "For https: the same with a token.",
+    "SourceTable.fetch_timeout": "A fetch that takes longer is ended and tried again.",
+    "SourceTable.interval": "How often to look, with a little jitter, when nobody nudges.",
+    "ListenTable.address": "Host and port, or `unix:/path`. Other than loopback needs TLS or a declared proxy.",
+    "ListenTable.tls": "`self-signed`: made at the first start, pinned by clients. `off`: loopback and proxies only.",
+    "ListenTable.certificate_file": "With `files`: the chain, in PEM.",
+    "ListenTable.key_file": "With `files`: its key, in PEM, not encrypted, readable by the director only.",
+    "WebTable.enabled": "Whether there is one.",
+    "WebTable.address": "Host and port.",
+    "ClientSettings.log_level": "How much the service logs.",
+}
+"""What fields mean whose models do not say it: where a description stands in the model, it counts instead."""
+
 _WORDS = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", Path: "path"}
 
 
@@ -293,9 +328,16 @@ def _fields(model: type[BaseModel], *, without: Iterable[str] = (), also: type[B
         if name in without:
             continue
         other = also.model_fields.get(name) if also is not None else None
-        text = field.description or written.get(name) or (other.description if other else "") or ""
+        text = field.description or written.get(name) or (other.description if other else "")
+        text = text or _MEANINGS.get(f"{model.__name__}.{name}") or _meaning_of(field.annotation)
         rows.append((f"`{field.alias or name}`", _type(hints[name]), _default(field, hints[name]), text))
     return _table(("field", "type", "default", "meaning"), rows)
+
+
+def _meaning_of(annotation: Any) -> str:
+    """Return the first line about the model that a field holds."""
+    models = (part for part in (annotation, *get_args(annotation)) if isinstance(part, type))
+    return next((_first_line(part) for part in models if issubclass(part, BaseModel)), "")
 
 
 def _attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
@@ -316,7 +358,8 @@ def _attribute_docstrings(model: type[BaseModel]) -> dict[str, str]:
 
 def _type(hint: Any) -> str:
     for named, word in _NAMED_TYPES:
-        if hint == named:
+        # A narrower one begins with what it narrows: Annotated[Duration, …].
+        if hint == named or (get_args(named) and get_args(hint)[: len(get_args(named))] == get_args(named)):
             return word
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
