@@ -432,9 +432,13 @@ class GitObjects:
 
 def make_repository(directory: Path, *, branch: str, bare: bool) -> None:
     """Make ``directory`` a repository without hooks, whose first branch will be ``branch``."""
-    directory.mkdir(parents=True, exist_ok=True)
-    kind = ["--bare"] if bare else []
-    GitObjects(directory)._read("init", *kind, "--quiet", "--template=", f"--initial-branch={branch}")  # noqa: SLF001
+    objects = GitObjects(directory if bare else directory / ".git")
+    objects.directory.mkdir(parents=True, exist_ok=True)
+    # Git would look for the work tree where it is started; made bare, ".git" belongs to the folder around it.
+    objects._read("init", "--bare", "--quiet", "--template=", f"--initial-branch={branch}")  # noqa: SLF001
+    if not bare:
+        objects.set("core.bare", "false")
+        objects.set("core.logAllRefUpdates", "true")
 
 
 class _Place(TypedDict):

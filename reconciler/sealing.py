@@ -24,7 +24,7 @@ from schema.resources import API_VERSION, Client, Secret, SecretSpec, Selector
 from schema.scalars import NAME_PATTERN, SECRET_KEY_PATTERN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from reconciler.core.catalogue import Catalogue
     from reconciler.core.expand import Expansion
@@ -83,8 +83,16 @@ def seal(book: Book, *, secret: str, key: str, value: bytes, clients: Iterable[s
     return [f"sealed '{key}' of secret '{secret}' to {who} in {path}"]
 
 
-def reseal(book: Book, *, escrow: EscrowIdentity, secret: str | None, everyone: bool) -> list[str]:
-    """Seal values again, from their escrow copies, to clients that lack them (or to all). Returns a line each.
+@dataclass(frozen=True, slots=True)
+class Resealed:
+    """What ``reseal`` did and could not do, a line each."""
+
+    done: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+def reseal(book: Book, *, escrow: EscrowIdentity, secret: str | None, everyone: bool) -> Resealed:
+    """Seal values again, from their escrow copies, to clients that lack them (or to all).
 
     Raises:
         TerminalError: there is no such Secret, or a client has no public key yet.
@@ -93,7 +101,8 @@ def reseal(book: Book, *, escrow: EscrowIdentity, secret: str | None, everyone: 
     secrets = book.catalogue.all(Secret)
     if secret is not None and secret not in secrets:
         raise TerminalError(f"there is no Secret '{secret}'; the source has: {', '.join(sorted(secrets)) or 'none'}")
-    done = []
+    done: list[str] = []
+    left: list[str] = []
     for name in sorted(secrets) if secret is None else [secret]:
         spec = secrets[name].resource.spec
         ours = [label for label, public in spec.escrow.items() if public == escrow.public]
@@ -105,7 +114,9 @@ def reseal(book: Book, *, escrow: EscrowIdentity, secret: str | None, everyone: 
                 continue
             copies = [value.escrow[label] for label in ours if label in value.escrow]
             if not copies:
-                done.append(f"left '{key}' of secret '{name}' alone: it has no copy for this escrow key")
+                left.append(
+                    f"'{key}' of secret '{name}' has no copy for this escrow key: {', '.join(lacking)} cannot read it"
+                )
                 continue
             plain = escrow.open_sealed(copies[0], secret=name, key=key)
             changes[key] = {
@@ -117,7 +128,7 @@ def reseal(book: Book, *, escrow: EscrowIdentity, secret: str | None, everyone: 
             done.append(f"sealed '{key}' of secret '{name}' to {', '.join(lacking)}")
         if changes:
             _write(book, name, changes, replace=False)
-    return done
+    return Resealed(tuple(done), tuple(left))
 
 
 def readers_of(book: Book, secret: str, key: str) -> list[str]:
@@ -164,28 +175,79 @@ def _key_of(book: Book, name: str) -> ClientKey:
 # --- Editing the file -------------------------------------------------------------------------------------------------
 
 
-def _yaml() -> YAML:
+_MARK = re.compile(r"^(?:---|\.\.\.)(?:[ \t]*(?:#[^\n]*)?(?:\n|\Z)|[ \t]+)", re.MULTILINE)
+"""What separates documents. YAML allows these at the start of a line nowhere else, not even in a text block."""
+
+_SEQUENCE = re.compile(r"^(?P<key> *)[^\s#-][^\n]*:[ \t]*(?:#[^\n]*)?\n(?P<dash> *)-(?P<gap> +)\S", re.MULTILINE)
+_MAPPING = re.compile(r"^[^\s#-][^\n]*:[ \t]*(?:#[^\n]*)?\n(?P<key> +)[^\s#-]", re.MULTILINE)
+
+
+def _yaml(text: str) -> YAML:
+    """Return a reader and writer in the habits of ``text``: a person's file is not laid out anew."""
     yaml = YAML(typ="rt")
     yaml.preserve_quotes = True
     yaml.width = 2**31  # sealed values are long words: never fold them
-    yaml.indent(mapping=2, sequence=4, offset=2)
+    sequence, mapping = _SEQUENCE.search(text), _MAPPING.search(text)
+    offset = max(0, len(sequence["dash"]) - len(sequence["key"])) if sequence else 2
+    yaml.indent(
+        mapping=len(mapping["key"]) if mapping else 2,
+        sequence=offset + 1 + (len(sequence["gap"]) if sequence else 1),
+        offset=offset,
+    )
     return yaml
+
+
+def _split(text: str) -> list[str]:
+    """Return documents and the marks between them, in turn: joined they are ``text``."""
+    parts, at = [], 0
+    for mark in _MARK.finditer(text):
+        parts += [text[at : mark.start()], mark.group()]
+        at = mark.end()
+    return [*parts, text[at:]]
 
 
 def _write(book: Book, secret: str, changes: dict[str, dict[str, dict[str, str]]], *, replace: bool) -> Path:
     """Lay ``changes`` (key → clients/escrow → name → sealed) into the Secret's document, and return its path."""
-    yaml = _yaml()
     located = book.catalogue.get(Secret, secret)
     if located is None:
         path = book.folder / "secrets" / f"{secret}.yaml"
         if path.exists():
             raise TerminalError(f"{path} is already there, and holds no Secret named '{secret}'")
-        documents: list[Any] = [_new_document(secret)]
+        parts = [_NEW_DOCUMENT.format(version=API_VERSION, name=secret)]
     else:
         path = book.root / located.path
-        documents = list(yaml.load_all(path.read_text(encoding="utf-8")))
-    document = next(one for one in documents if _is_secret(one, secret))
-    spec = document.setdefault("spec", CommentedMap()) if document.get("spec") is not None else _put(document, "spec")
+        parts = _split(path.read_bytes().decode())
+    number, yaml, document = next(_documents(parts, secret))
+    _lay(document, changes, replace=replace)
+    stream = io.StringIO()
+    yaml.dump(document, stream)
+    is_crlf = "\r\n" in parts[number]
+    parts[number] = stream.getvalue().replace("\n", "\r\n") if is_crlf else stream.getvalue()
+    _replace_file(path, "".join(parts))
+    return path
+
+
+_NEW_DOCUMENT = """\
+apiVersion: {version}
+kind: Secret
+metadata:
+  name: {name}
+spec: {{}}
+"""
+
+
+def _documents(parts: list[str], secret: str) -> Iterator[tuple[int, YAML, Any]]:
+    """Yield the one document that is our Secret: where it stands, how it is written, what it holds."""
+    for number in range(0, len(parts), 2):
+        text = parts[number].replace("\r\n", "\n")
+        yaml = _yaml(text)
+        document = yaml.load(text)
+        if isinstance(document, dict) and document.get("kind") == "Secret" and document["metadata"]["name"] == secret:
+            yield number, yaml, document
+
+
+def _lay(document: Any, changes: dict[str, dict[str, dict[str, str]]], *, replace: bool) -> None:
+    spec = document["spec"] or _put(document, "spec")
     values = spec.get("values") if spec.get("values") is not None else _put(spec, "values")
     for key, groups in changes.items():
         value = values.get(key) if values.get(key) is not None else _put(values, key)
@@ -196,10 +258,6 @@ def _write(book: Book, secret: str, changes: dict[str, dict[str, dict[str, str]]
                 continue
             there = value.get(group) if value.get(group) is not None and not replace else _put(value, group)
             there.update(sealed)
-    stream = io.StringIO()
-    yaml.dump_all(documents, stream)
-    _replace_file(path, stream.getvalue())
-    return path
 
 
 def _put(mapping: Any, key: str) -> CommentedMap:
@@ -208,22 +266,11 @@ def _put(mapping: Any, key: str) -> CommentedMap:
     return made
 
 
-def _is_secret(document: Any, name: str) -> bool:
-    return isinstance(document, dict) and document.get("kind") == "Secret" and document["metadata"]["name"] == name
-
-
-def _new_document(secret: str) -> CommentedMap:
-    document = CommentedMap(apiVersion=API_VERSION, kind="Secret")
-    document["metadata"] = CommentedMap(name=secret)
-    document["spec"] = CommentedMap()
-    return document
-
-
 def _replace_file(path: Path, text: str) -> None:
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        staged.write_text(text, encoding="utf-8")
+        staged.write_bytes(text.encode())
         if path.exists():
             staged.chmod(path.stat().st_mode & 0o777)
         staged.replace(path)

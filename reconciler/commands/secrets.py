@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from reconciler.commands.output import CouldNotRun, examples, friendly, write_private
+from reconciler.commands.output import CouldNotRun, Failed, examples, friendly, write_private
 from reconciler.commands.source import read_path
 
 _PATH = click.Path(exists=True, path_type=Path)
@@ -16,7 +16,8 @@ _MOST_BYTES = 64 * 1024
 
 def _read_value(from_file: Path | None) -> bytes:
     if from_file is not None:
-        value = from_file.read_bytes()
+        with from_file.open("rb") as stream:
+            value = stream.read(_MOST_BYTES + 1)
     elif sys.stdin.isatty():
         value = click.prompt("value", hide_input=True, confirmation_prompt=True).encode()
     else:
@@ -54,8 +55,8 @@ def seal(path: Path, secret: str, key: str, clients: tuple[str, ...], from_file:
 
     book = sealing.open_book(read_path(path), folder=path)
     value = _read_value(from_file)
-    done = sealing.seal(book, secret=secret, key=key, value=value, clients=clients)
-    _report(done)
+    for line in sealing.seal(book, secret=secret, key=key, value=value, clients=clients):
+        click.echo(line)
 
 
 @click.command(
@@ -73,21 +74,22 @@ def reseal(path: Path, secret: str | None, escrow_key_file: Path, everyone: bool
     """Seal values again for clients that lack them.
 
     With the private escrow key instead of the plaintext: for a new client, or (with --all) for one whose key was
-    replaced. Values without an escrow copy are named and left.
+    replaced. Values without an escrow copy are named and left (exit 1).
     """
     from reconciler import sealing
     from schema.envelope import EscrowIdentity
 
-    escrow = EscrowIdentity.from_text(escrow_key_file.read_text(encoding="ascii", errors="replace")[:4096])
+    with escrow_key_file.open(encoding="ascii", errors="replace") as stream:
+        escrow = EscrowIdentity.from_text(stream.read(4096))
     book = sealing.open_book(read_path(path), folder=path)
-    done = sealing.reseal(book, escrow=escrow, secret=secret, everyone=everyone)
-    _report(done)
-
-
-def _report(done: list[str]) -> None:
-    for line in done:
+    resealed = sealing.reseal(book, escrow=escrow, secret=secret, everyone=everyone)
+    for line in resealed.done:
         click.echo(line)
-    if not done:
+    for line in resealed.left:
+        click.echo(line, err=True)
+    if resealed.left:
+        raise Failed("")
+    if not resealed.done:
         click.echo("nothing to do: every client has what it needs")
 
 
