@@ -42,6 +42,9 @@ _JOURNAL = "journal.json"
 _VALIDATE_SECONDS = 120.0
 _REVISION = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _PREVIOUS = "previous"
+_KEY_WITHOUT_END = re.compile(
+    rb"\A-----BEGIN [A-Z ]*PRIVATE KEY-----\r?\n.*-----END [A-Z ]*PRIVATE KEY-----\Z", re.DOTALL
+)
 
 
 class FileConflict(TerminalError):
@@ -140,7 +143,7 @@ class Applier:
         for file in state.content.files:
             yield _Wanted(_entry(file, state.revision), file.rendered(state.revision))
         for secret in state.content.secrets:
-            value = self._unseal(secret, state.content.client)
+            value = _as_file(self._unseal(secret, state.content.client))
             path = f"secrets/{secret.secret}.{secret.key}"
             yield _Wanted(Entry(place="state", path=path, digest=digest(value), mode=0o600), value)
 
@@ -315,6 +318,11 @@ def _entry(file: ManagedFile, revision: str) -> Entry:
         body=digest(file.content.encode()),
         mode=file.mode,
     )
+
+
+def _as_file(secret: bytes) -> bytes:
+    """Return ``secret`` as it must stand in a file: a PEM key without its last line break is none to ssh."""
+    return secret + b"\n" if _KEY_WITHOUT_END.search(secret) else secret
 
 
 def _staged_name(number: int, entry: Entry) -> str:

@@ -59,8 +59,12 @@ _MISSING_REPOSITORY = re.compile(r"Repository (?P<url>\S+) does not exist")
 
 HINTS: tuple[tuple[str, str], ...] = (
     (
-        r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed",
+        r"Host key verification failed",
         "the server shows another host key: make sure that it is the right one, then change knownHosts",
+    ),
+    (
+        r"Load key .*(error in libcrypto|invalid format)",
+        "ssh cannot read the private key: seal the whole file, of a key without a passphrase",
     ),
     (
         r"Permission denied \(publickey",
@@ -69,6 +73,10 @@ HINTS: tuple[tuple[str, str], ...] = (
     (
         r"Connection (refused|timed out|reset by peer)|No route to host|is unreachable|Could not resolve hostname",
         "the server of the repository cannot be reached: is it up, and are host and port right?",
+    ),
+    (
+        r"Repository path not allowed",
+        "the server lets this key use other paths only: compare the url with --restrict-to-path in its authorized_keys",
     ),
     (
         r"Failed to create/acquire the lock",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from client import borgmatic, borgmatic_output
+from client import borgmatic, borgmatic_output, ssh
 from client.borgmatic_output import Lines, Reader, Scrubber
 from schema.errors import DirectorError
 from schema.observed import MAX_TEXT, Archive, ArchivesSeen
@@ -85,6 +85,7 @@ class Inventories:
         lines = Lines()
         for line in (*lines.feed(ended.stderr), lines.rest()):
             reader.stderr(line)
+        await ssh.explain(reader, job, config=self._config, environment=self._environment, only=only)
         reason, hint = reader.reason(ended.exit_code)
         return [], f"{reason} ({hint})" if hint else reason
 

@@ -27,7 +27,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client import borgmatic, borgmatic_output
+from client import borgmatic, borgmatic_output, ssh
 from client.borgmatic_output import Lines, Reader, Scrubber, Seen
 from schema.errors import DirectorError
 from schema.observed import (
@@ -249,7 +249,7 @@ class Runner:
         code = await self._follow(run, arguments, reader, limit=_CREATE_SECONDS)
         if code == 0 or run.stopped is not None:
             return None
-        error, hint = reader.reason(code)
+        error, hint = await self._reason(run, reader, code, target=repository.name)
         return _Failure(f"cannot create repository '{repository.name}': {error}", hint)
 
     async def _borgmatic(self, run: _Run, target: str | None) -> None:
@@ -283,8 +283,13 @@ class Runner:
                     await self._borgmatic(run, repository.name)
             reasons = {reason for reason in reasons if not any(repository.url in reason for repository in missed)}
         if target is not None or not missed or reasons:
-            error, hint = reader.reason(code)
+            error, hint = await self._reason(run, reader, code, target=target)
             run.failures.setdefault(target or "", _Failure(error, hint))
+
+    async def _reason(self, run: _Run, reader: Reader, code: int, *, target: str | None) -> tuple[str, str]:
+        """Return why borgmatic failed, and what to do about it."""
+        await ssh.explain(reader, run.job, config=self._config, environment=self._environment, only=target)
+        return reader.reason(code)
 
     def _actions(self, job: Job, target: str | None) -> list[str]:
         flags = [] if self._lists_files(job) else ["--json", "--progress"]
