@@ -108,7 +108,10 @@ def pre_receive(
     gate = _Gate(GitObjects(repository, environment=environment))
     told: list[str] = []
     for line in lines:
-        old, new, reference = line.split(maxsplit=2)
+        words = line.split(maxsplit=2)
+        if len(words) != len(("old", "new", "reference")):
+            return Verdict(1, "refused: this is a hook for Git to call, which says OLD NEW REFERENCE on each line\n")
+        old, new, reference = words
         if reference.strip() != f"refs/heads/{gate.branch}":
             continue
         try:

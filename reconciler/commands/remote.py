@@ -79,15 +79,19 @@ class Remote:
         try:
             connection.request(method, path, body=body, headers={"Content-Type": "application/json"})
             return connection, connection.getresponse()
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise CouldNotRun(
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._explained(error) from None
+
+    def _explained(self, error: Exception) -> CouldNotRun:
+        if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
+            return CouldNotRun(
                 f"no director is running (nobody answers on {self._path})",
                 hint="start it (`director run`, `director standalone`), or say which: --state-directory or --config",
-            ) from None
-        except PermissionError:
-            raise CouldNotRun(
+            )
+        if isinstance(error, PermissionError):
+            return CouldNotRun(
                 f"you may not use {self._path}",
                 hint="operational commands are for the director's own user: use sudo -u",
-            ) from None
-        except (OSError, http.client.HTTPException) as error:
-            raise CouldNotRun(f"the director does not answer on {self._path}: {error}") from error
+            )
+        return CouldNotRun(f"the director does not answer on {self._path}: {error}")

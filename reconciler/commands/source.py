@@ -50,6 +50,8 @@ def read_path(path: Path) -> Files:
     from reconciler.git_objects import discover
     from reconciler.source_files import read_folder
 
+    if not (path.is_dir() or path.is_file()):
+        raise CouldNotRun(f"{path} is neither a file nor a folder")
     place = discover(path if path.is_dir() else path.parent)
     root = place.repository if place is not None else None
     return read_folder(path.resolve(), relative_to=root)
