@@ -92,10 +92,18 @@ class Stage:
 
     # --- Programs -----------------------------------------------------------------------------------------------------
 
-    def run(self, *command: str, text: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, text: str | None = None, check: bool = True, also: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end and return what it printed."""
         done = subprocess.run(
-            command, input=text, capture_output=True, text=True, env=self.environment, check=False, timeout=120
+            command,
+            input=text,
+            capture_output=True,
+            text=True,
+            env={**self.environment, **(also or {})},
+            check=False,
+            timeout=120,
         )
         if check and done.returncode:
             raise DemoFailed(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
