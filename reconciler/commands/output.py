@@ -118,7 +118,10 @@ def print_data(value: Any, output: str) -> None:
     else:
         import yaml
 
-        click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
+        text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+        if not text.replace("\n", "").isprintable():
+            text = yaml.safe_dump(data, sort_keys=False, allow_unicode=False)
+        click.echo(text, nl=False)
 
 
 def json_text(data: Any, *, indent: int | None = 2) -> str:
