@@ -13,6 +13,8 @@ from schema.wire import Acknowledged, RefusalCode, Reports
 
 ACKNOWLEDGE_SECONDS = 120.0
 RETRY_SECONDS = 30.0
+LOOK_SECONDS = 5.0
+"""How often an empty outbox is looked into, for what `director-client once` wrote: a query of microseconds."""
 
 log = get_logger()
 
@@ -85,7 +87,7 @@ class Delivery:
             if batch is not None:
                 return batch
             # Not for ever: `director-client once` may write, too, and a disk may have room again.
-            await woken(self._clock, self._outbox.arrived, RETRY_SECONDS)
+            await woken(self._clock, self._outbox.arrived, LOOK_SECONDS)
 
     async def _send(self, batch: Reports) -> None:
         """Send a batch and wait for its acknowledgement; return early when another session opened."""

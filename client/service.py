@@ -22,7 +22,7 @@ from client.runs import Recorder, Runs, read_handled, running_backups
 from client.settings import ClientSettings
 from client.state import StateDirectory
 from schema.errors import DirectorError, TerminalError
-from schema.observed import Report, RunFinished, RunProgress, Trigger
+from schema.observed import Outcome, Report, RunFinished, RunProgress, Trigger
 
 # --- run ------------------------------------------------------------------------------------------------------------
 
@@ -68,6 +68,10 @@ async def _feed_watchdog(clock: Clock) -> None:
 # --- once -----------------------------------------------------------------------------------------------------------
 
 
+_MADE_SOMETHING = frozenset({Outcome.SUCCEEDED, Outcome.WARNED, Outcome.FAILED})
+"""A run that failed may have failed at one of several repositories."""
+
+
 async def run_once(
     settings: ClientSettings,
     backup: str,
@@ -91,13 +95,18 @@ async def run_once(
         raise TerminalError(f"there is no backup '{backup}' on this machine", hint=f"its backups are: {known}")
     outbox = Outbox(parts.directory.outbox, now=clock.now)
     try:
-        runs = Runs(runner=parts.machine.runner, recorder=Recorder(outbox), clock=clock)
+        recorder = Recorder(outbox)
+        runs = Runs(runner=parts.machine.runner, recorder=recorder, clock=clock)
         task = asyncio.create_task(
             runs.execute(job, trigger=Trigger.PERSON, due=None, revision=state.revision, progress=progress, watch=watch)
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, runs.cancel_all)
-        return await task
+        finished = await task
+        # The service lists archives after its own runs only, and what was seen is what counts as protected.
+        for seen in await parts.machine.inventory(job, clock.now()) if finished.outcome in _MADE_SOMETHING else ():
+            await recorder.record(seen)
+        return finished
     finally:
         outbox.close()
 

@@ -217,7 +217,7 @@ def source_attention(source: SourceStatus) -> list[Attention]:
                 level="notice",
                 subject="source",
                 message="reconciling is suspended",
-                fix="director resume source",
+                fix="director resume",
                 link="/source",
             )
         )

@@ -190,17 +190,31 @@ class Promises:
         log = self.stage.read("runs", "--run", next(one["id"] for one in runs if one["outcome"] == "succeeded"))["log"]
         if not log:
             raise DemoFailed("a run has no log")
-        wait_for(
-            "every backup is protected",
-            lambda: self.stage.read("status")["protected"] == 4,
-        )
+        try:
+            wait_for("every backup is protected", lambda: not self.unprotected(), seconds=20)
+        except DemoFailed as failure:
+            raise DemoFailed(f"{failure}: {', '.join(self.unprotected())}") from failure
         return f"{len(runs)} runs, {len(archives)} archives, {len(log)} log lines of one run; all backups are protected"
 
+    def unprotected(self) -> list[str]:
+        """Return the backups that are not protected, each with the reason."""
+        found = []
+        for one in self.stage.read("backups"):
+            condition = next(each for each in one["conditions"] if each["type"] == "Protected")
+            if condition["status"] != "True":
+                found.append(f"{one['client']}/{one['backup']}: {condition['reason']}: {condition['message']}")
+        return found
+
     def client_survives(self) -> str:
+        # Between two minutes: a run that is killed is reported as lost (tests/e2e sees to that), and waited for here.
+        wait_for("atlas rests", lambda: 2 < time.time() % 60 < 50 and not self.running("atlas"), seconds=40)
         self.stage.kill("atlas")
         self.stage.start_client("atlas")
         wait_for("atlas comes back", self.all_current)
         return "it came back with its last good state"
+
+    def running(self, client: str) -> bool:
+        return any(one["outcome"] is None for one in self.stage.read("runs", "--client", client))
 
     def change_arrives(self) -> str:
         before = {name: one["appliedDigest"] for name, one in self.clients().items()}

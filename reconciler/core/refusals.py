@@ -19,6 +19,8 @@ LATER: Final = 3600.0
 AFTER_FAILURE: Final = 600.0
 """So long that one machine with a spent token never reaches the lockout: six failures an hour, and ten lock."""
 SOON: Final = 60.0
+WITHDRAWN: Final = 120.0
+"""Who was approved a moment ago may be again with the next commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def withdrawn() -> Refused:
         RefusalCode.REVOKED,
         "this key is no longer approved",
         hint="its Client was removed from the source, or its approval was withdrawn",
-        retry_after=LATER,
+        retry_after=WITHDRAWN,
     )
 
 

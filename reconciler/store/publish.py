@@ -14,8 +14,9 @@ from sqlalchemy import bindparam, delete, or_, select
 from sqlalchemy.dialects.sqlite import insert
 
 from reconciler.core.issue import Issued
+from reconciler.store.source import add_events, event_row
 from schema.assessment import oldest_of_newest, protected_until
-from schema.tables import archives, backups, clients, conditions, evidence, issued
+from schema.tables import archives, backups, clients, conditions, evidence, issued, pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,10 +64,31 @@ def publish(connection: Connection, publication: Publication) -> None:
     _remove_backups(connection, publication.removed_backups)
     if publication.clients:
         connection.execute(_PUT_CLIENT, [_columns(row) for row in publication.clients])
+        _end_waiting(connection, publication.clients, at=publication.at)
     for chunk in _chunks(publication.backups):
         _put_backups(connection, chunk, at=publication.at)
     if publication.issued:
         connection.execute(_PUT_ISSUED, [_columns(one) for one in publication.issued])
+
+
+def _end_waiting(connection: Connection, rows: Sequence[ClientRow], *, at: datetime) -> None:
+    """Keys that waited and now stand in Git wait no more: that is their approval."""
+    names = {row.public_key: row.name for row in rows if row.public_key}
+    waiting = set(connection.execute(select(pending.c.public_key)).scalars()) & names.keys()
+    if not waiting:
+        return
+    connection.execute(delete(pending).where(pending.c.public_key.in_(waiting)))
+    approved = [
+        event_row(
+            reason="ClientApproved",
+            message=f"'{names[key]}' was approved by a commit",
+            at=at,
+            actor="git",
+            client=names[key],
+        )
+        for key in sorted(waiting)
+    ]
+    add_events(connection, approved)
 
 
 def _columns(row: Any) -> dict[str, Any]:

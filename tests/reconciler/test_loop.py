@@ -21,6 +21,7 @@ from schema.desired import MAX_DESIRED_BYTES, PAYLOAD_TYPE, DesiredState
 from schema.envelope import ClientIdentity, DirectorIdentity, open_envelope
 from schema.errors import TerminalError
 from tests.git_repository import GitRepository
+from web_readonly.reader import Reader
 
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
 KEYS = {name: ClientIdentity.generate().public.text for name in ("web-1", "web-2", "web-3", "web-4")}
@@ -336,3 +337,19 @@ async def test_no_secret_is_kept_in_the_revision_s_record(world: World) -> None:
     await (await world.start()).reconcile()
     status = await world.store.source()
     assert "bd1-" not in json.dumps(status.model_dump(mode="json"))
+
+
+async def test_an_approval_by_commit_ends_the_waiting_and_is_an_event(world: World) -> None:
+    world.git.commit(nas=REPOSITORY)
+    loop = await world.start()
+    await loop.reconcile()
+    await world.store.upsert_pending(
+        public_key=KEYS["web-1"], name="web-1", address="", config_directory="", state_directory="", now=START
+    )
+    world.commit_four()
+    await loop.reconcile()
+    assert await world.store.pending() == []
+    reader = Reader(world.folder / "store.sqlite")
+    approved = [(one.client, one.actor) for one in reader.events().items if one.reason == "ClientApproved"]
+    reader.close()
+    assert approved == [("web-1", "git")]

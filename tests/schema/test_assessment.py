@@ -149,7 +149,7 @@ def test_a_source_says_where_it_is_wrong_and_what_would_let_it_through():
     assert [one.fix for one in found] == [
         "a.yaml:3:1: did you mean Backup?",
         "director acknowledge abc",
-        "director resume source",
+        "director resume",
     ]
     assert assessment.source_attention(SourceStatus(problems=(warning,))) == []
 
