@@ -149,8 +149,12 @@ async def start(
     environment: Mapping[str, str],
     stdout: Callable[[bytes], None],
     stderr: Callable[[bytes], None],
+    inherited: Sequence[int] = (),
 ) -> tuple[Group, asyncio.Task[None]]:
-    """Start a program; its output goes to the callbacks in chunks. The task ends when both outputs are closed."""
+    """Start a program; its output goes to the callbacks in chunks. The task ends when both outputs are closed.
+
+    ``inherited`` are descriptors that stay open in it: the locks of ``client.turns``.
+    """
     pipes = [os.pipe(), os.pipe()]
     try:
         process = await asyncio.create_subprocess_exec(
@@ -160,6 +164,7 @@ async def start(
             stderr=pipes[1][1],
             env=dict(environment),
             start_new_session=True,
+            pass_fds=tuple(inherited),
         )
     except (FileNotFoundError, PermissionError, NotADirectoryError):
         _close(*(pipe[0] for pipe in pipes))
@@ -187,7 +192,12 @@ async def drain(output: asyncio.Task[None]) -> None:
 
 
 async def call(
-    arguments: Sequence[str], *, environment: Mapping[str, str], timeout: float, grace: float = GRACE_SECONDS
+    arguments: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    timeout: float,
+    grace: float = GRACE_SECONDS,
+    inherited: Sequence[int] = (),
 ) -> Ended:
     """Run a program to its end and return its output; past ``timeout`` seconds or when cancelled, its group ends."""
     outputs = bytearray(), bytearray()
@@ -195,7 +205,9 @@ async def call(
     def keep(into: bytearray) -> Callable[[bytes], None]:
         return lambda chunk: into.extend(chunk[: max(0, _MAX_OUTPUT - len(into))])
 
-    group, output = await start(arguments, environment=environment, stdout=keep(outputs[0]), stderr=keep(outputs[1]))
+    group, output = await start(
+        arguments, environment=environment, stdout=keep(outputs[0]), stderr=keep(outputs[1]), inherited=inherited
+    )
     timed_out = False
     try:
         async with asyncio.timeout(timeout):

@@ -52,12 +52,12 @@ class Inventories:
         """Return what is in each repository of ``job``; one that cannot be read says why."""
         urls = [repository.url for repository in job.repositories]
         try:
-            async with self._turns.hold(urls, waiting=lambda _: None):
-                values, message = await self._ask(job, now)
+            async with self._turns.hold(urls, waiting=lambda _: None) as locks:
+                values, message = await self._ask(job, now, locks)
                 seen = {one.name: self._seen(job, one, values, now=now) for one in job.repositories}
                 for repository in job.repositories if len(job.repositories) > 1 else ():
                     if seen[repository.name] is None:
-                        values, message = await self._ask(job, now, only=repository.name)
+                        values, message = await self._ask(job, now, locks, only=repository.name)
                         seen[repository.name] = self._seen(job, repository, values, now=now) or _away(
                             job, repository, message, now=now
                         )
@@ -67,7 +67,9 @@ class Inventories:
             seen[repository.name] or _away(job, repository, message, now=now) for repository in job.repositories
         )
 
-    async def _ask(self, job: Job, now: datetime, *, only: str | None = None) -> tuple[list[dict[str, Any]], str]:
+    async def _ask(
+        self, job: Job, now: datetime, locks: tuple[int, ...], *, only: str | None = None
+    ) -> tuple[list[dict[str, Any]], str]:
         """Return borgmatic's JSON, and why there is none."""
         words = ["repo-list", "--json", "repo-info", "--json"]
         words += [] if only is None else ["--repository", only]
@@ -75,6 +77,7 @@ class Inventories:
             [self._program, "--config", str(self._config / job.file), "--log-json", *words],
             environment=self._environment,
             timeout=_SECONDS,
+            inherited=locks,
         )
         if ended.timed_out:
             return [], f"borgmatic did not answer within {_SECONDS:.0f} seconds"

@@ -87,6 +87,8 @@ class _Run:
     task: asyncio.Task[object] | None = None
     """While it waits for its turn: the task that a cancellation has to wake."""
     deadline: float | None = None
+    locks: tuple[int, ...] = ()
+    """The locks of its turn, for borgmatic to inherit."""
     waiting: list[LogLine] = field(default_factory=list)
     waiting_characters: int = 0
     full: asyncio.Event = field(default_factory=asyncio.Event)
@@ -195,7 +197,7 @@ class Runner:
             run.progress(self._seen(run, Seen(phase=f"waiting for {what}")))
 
         run.task = asyncio.current_task()
-        async with self._turns.hold(urls, waiting=wait):
+        async with self._turns.hold(urls, waiting=wait) as run.locks:
             run.task = None
             run.began = self._clock.now()
             timeout = run.job.timeout
@@ -331,6 +333,7 @@ class Runner:
             environment={**self._environment, "RUNTIME_DIRECTORY": str(self._runtime(run.job))},
             stdout=read(lines[0], reader.stdout),
             stderr=read(lines[1], reader.stderr),
+            inherited=run.locks,
         )
         waits: dict[str, asyncio.Task[object]] = {
             "ended": asyncio.create_task(group.wait()),
@@ -384,6 +387,7 @@ class Runner:
                 environment={**self._environment, "TZ": "UTC"},
                 timeout=self._seconds_left(run, _QUERY_SECONDS) or 0.0,
                 grace=self._grace,
+                inherited=run.locks,
             )
             for value in borgmatic_output.json_list(ended.stdout):
                 archives = value.get("archives")

@@ -1,7 +1,8 @@
 """One program at a time on each repository of this machine: in this process by locks, between processes by file locks.
 
 ``runner`` and ``inventory`` share one ``Turns``; ``director-client once`` beside the service meets it in the files,
-which the kernel lets go of when a process dies.
+which the kernel lets go of when a process dies. borgmatic inherits the locks: when the client alone dies, what it
+started goes on, and whoever comes next waits for its end.
 """
 
 from __future__ import annotations
@@ -33,19 +34,23 @@ class Turns:
         self._locks: dict[str, asyncio.Lock] = {}
 
     @asynccontextmanager
-    async def hold(self, urls: Iterable[str], *, waiting: Callable[[str], None]) -> AsyncIterator[None]:
-        """Hold all ``urls``, taken in one order by everybody. ``waiting`` hears for whom we wait."""
+    async def hold(self, urls: Iterable[str], *, waiting: Callable[[str], None]) -> AsyncIterator[tuple[int, ...]]:
+        """Hold all ``urls``, taken in one order by everybody. ``waiting`` hears for whom we wait.
+
+        Yields the descriptors of the file locks, for borgmatic to inherit.
+        """
         async with AsyncExitStack() as stack:
+            held = []
             for url in sorted(set(urls)):
                 lock = self._locks.setdefault(url, asyncio.Lock())
                 if lock.locked():
                     waiting("another run on the same repository")
                 await stack.enter_async_context(lock)
-                await stack.enter_async_context(self._file_lock(url, waiting))
-            yield
+                held.append(await stack.enter_async_context(self._file_lock(url, waiting)))
+            yield tuple(held)
 
     @asynccontextmanager
-    async def _file_lock(self, url: str, waiting: Callable[[str], None]) -> AsyncIterator[None]:
+    async def _file_lock(self, url: str, waiting: Callable[[str], None]) -> AsyncIterator[int]:
         path = self._folder / hashlib.sha256(url.encode()).hexdigest()[:32]
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -56,7 +61,7 @@ class Turns:
             while not _try(descriptor):
                 waiting("another program on the same repository")
                 await self._clock.sleep(LOOK_AGAIN_SECONDS)
-            yield
+            yield descriptor
         finally:
             os.close(descriptor)
 

@@ -147,6 +147,8 @@ class Fleet:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(5)
+        for log in sorted(self.folder.glob("*.log")):  # pytest shows it when the test failed
+            sys.stdout.write(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").split("\n")[-40:]))
 
     # --- Programs -----------------------------------------------------------------------------------------------------
 
