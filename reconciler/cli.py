@@ -154,11 +154,10 @@ def web(web_address: str | None, verbose: bool, config: Path | None, state_direc
     The director need not run, and the store is only read.
     """
     from reconciler.settings import load_settings
-    from web_readonly.reader import Reader
 
     configure_logging(verbose=verbose)
     settings = load_settings(config, state_directory=state_directory, web={"address": web_address})
-    _run(_serve_pages(Reader(settings.store_path), settings, metrics=None))
+    _run(_serve_alone(settings))
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
@@ -214,6 +213,13 @@ async def _serve_pages(reader: Reader, settings: DirectorSettings, *, metrics: C
     address = Address.parse(settings.web.address)
     app = make_app(reader, now=_now, metrics=metrics, allow_remote=settings.web.allow_remote)
     await serve(app, host=address.host, port=address.port)
+
+
+async def _serve_alone(settings: DirectorSettings) -> None:
+    from reconciler.process import until_stopped
+
+    with _reading(settings) as (reader, _):
+        await until_stopped(_serve_pages(reader, settings, metrics=None))
 
 
 @contextlib.contextmanager

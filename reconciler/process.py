@@ -173,6 +173,7 @@ async def serve(
     admin = Admin(director.settings.socket_path, operations=operations, read=read, store=director.store)
     with _signals(director.reconciler.trigger) as stopping:
         await admin.start()
+        _log.info("running", source=director.settings.source.url, state=str(director.settings.state_directory))
         try:
             async with asyncio.TaskGroup() as group:
                 looping = group.create_task(director.reconciler.run())
@@ -192,6 +193,19 @@ async def serve(
             raise _first(group_error) from None
         finally:
             await admin.close()
+
+
+async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Do ``work`` until SIGTERM or SIGINT."""
+    with _signals(lambda: None) as stopping:
+        working = asyncio.ensure_future(work)
+        waiting = asyncio.ensure_future(stopping.wait())
+        await asyncio.wait([working, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if not working.done():
+            await _end([working])
+        elif not working.cancelled():
+            working.result()
 
 
 @contextlib.contextmanager
@@ -216,7 +230,7 @@ def _signals(on_hangup: Callable[[], None]) -> Iterator[asyncio.Event]:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+async def _end(tasks: Sequence[asyncio.Future[None]]) -> None:
     for task in tasks:
         task.cancel()
     if tasks:
