@@ -273,7 +273,11 @@ def test_reseal_with_another_escrow_key_says_who_stays_without(source: Source) -
     assert (source.folder / "secrets" / "shop.yaml").read_bytes() == before
 
 
-@pytest.mark.parametrize("text", ["", "no key", WEB.public.text, ESCROW.public, "\x00" * 9000])
+@pytest.mark.parametrize(
+    "text",
+    ["", "no key", WEB.public.text, ESCROW.public, "\x00" * 9000],
+    ids=["nothing", "words", "a client's key", "the public half", "NUL bytes"],  # keys are random: no part of a name
+)
 def test_what_is_no_escrow_key_is_refused(source: Source, text: str) -> None:
     source.director("seal", "shop", "password", value=b"x")
     done = source.director("reseal", "--escrow-key-file", source.write("../bad.key", text), "--all")
