@@ -94,7 +94,7 @@ HINTS: tuple[tuple[str, str], ...] = (
     (r"is not a valid repository", "there is something else at that path: look at the url of the Repository"),
     (
         r"No space left on device|Insufficient free space|Disk quota exceeded|storage quota",
-        "make room where the repository (or Borg's cache) is, for example by compacting",
+        "make room where the repository, Borg's cache or the client's state directory is, for example by compacting",
     ),
     (
         r"[Ss]ource directories .*do not exist",

@@ -146,6 +146,8 @@ class Follower:
         if self._current is not None and verified.payload == self._current.payload == self._applied:
             self._settle()
             return
+        if self._offer is not None and self._offer.payload == verified.payload:
+            return  # it is being applied: a push and the answer to a question may cross
         self._offer = verified
         self._offered.set()
 

@@ -325,8 +325,14 @@ class Outbox:
         """Write what waits in memory; a caller that is cancelled leaves no half-known transaction behind."""
         task = asyncio.ensure_future(self._flush())
         self._flushes.add(task)
-        task.add_done_callback(self._flushes.discard)
+        task.add_done_callback(self._flushed)
         await asyncio.shield(task)
+
+    def _flushed(self, task: asyncio.Task[None]) -> None:
+        """Let go of a write. Where its caller was cancelled, nobody else asks what came of it: what failed waits on."""
+        self._flushes.discard(task)
+        if not task.cancelled():
+            task.exception()
 
     async def try_flush(self) -> bool:
         """Write what waits in memory; whether nothing waits any more."""

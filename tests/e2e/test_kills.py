@@ -11,10 +11,10 @@ import contextlib
 import json
 import shutil
 import sqlite3
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -27,30 +27,14 @@ pytestmark = pytest.mark.skipif(shutil.which("borg") is None, reason="needs Borg
 ROUNDS = 12
 SPEED = 20
 BACKUPS = ("photos", "system")
-FAST_CLIENT = Path(__file__).with_name("fast_client.py")
 
 
 class KilledFleet(Fleet):
     """A fleet with one client, ``atlas``, and what has to hold of it at any moment."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.began = time.time()
+        super().__init__(folder, speed=SPEED)
         self.generation = 0
-
-    @property
-    def record(self) -> Path:
-        return self.folder / "record"
-
-    def start_client(self, name: str, *, wrapper: tuple[str, ...] = ()) -> None:  # type: ignore[override]
-        clock = {"FAST_CLOCK": f"{SPEED} {self.began}", "PYTHONPATH": str(FAST_CLIENT.parents[2])}
-        command = (sys.executable, str(FAST_CLIENT), self.settings(name), str(self.record))
-        self.start(name, *command, wrapper=wrapper, also=clock)
-
-    def recorded(self) -> dict[str, str]:
-        """Return by run what the client has written down last of it: ``started``, or its outcome."""
-        lines = self.record.read_text().split("\n")[:-1] if self.record.exists() else []
-        return dict(line.split(" ") for line in lines)
 
     def check_now(self) -> None:
         """Look at what may never be seen, not even in the moment after a kill."""
@@ -80,6 +64,10 @@ def fleet(tmp_path: Path) -> Iterator[KilledFleet]:
         yield fleet
 
 
+def has_begun_since(fleet: Fleet, runs: int) -> bool:
+    return len(fleet.recorded("atlas")) > runs
+
+
 def settle(fleet: KilledFleet) -> None:
     """Both sides live: return when the director has all that the client ever said, and nothing is running."""
     before = len(fleet.runs(outcome="succeeded"))
@@ -93,7 +81,7 @@ def check_runs(fleet: KilledFleet, *, kills: int) -> Counter[str]:
     """Compare what the client wrote down with what the director has; return how often each outcome came."""
     rows = fleet.store("SELECT id, backup, trigger, due, outcome, statistics FROM runs WHERE client = 'atlas'")
     stored = {row[0]: row for row in rows}
-    recorded = fleet.recorded()
+    recorded = fleet.recorded("atlas")
 
     assert [run for run in recorded if run not in stored] == [], "a run was lost"
     assert [run for run, row in stored.items() if row[4] is None] == [], "a run has no end"
@@ -114,8 +102,8 @@ def check_runs(fleet: KilledFleet, *, kills: int) -> Counter[str]:
 def test_a_client_that_is_killed_again_and_again_loses_and_doubles_nothing(fleet, record_property):
     random = Random(20261123)
     for number in range(ROUNDS):
-        started = len(fleet.recorded())
-        until("a run begins", lambda started=started: len(fleet.recorded()) > started)
+        started = len(fleet.recorded("atlas"))
+        until("a run begins", partial(has_begun_since, fleet, started))
         time.sleep(random.uniform(0.0, 2.5))  # the moment is what is tried, not something that is waited for
         if number % 4 == 0:
             fleet.write_backup("photos", "atlas", cron="* * * * *", keep_daily=str(number + 1))
