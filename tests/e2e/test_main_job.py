@@ -242,7 +242,7 @@ async def test_desired_states_for_others_older_or_altered_are_never_applied(flee
         "for 'luna'": signed(content=other.model_copy(update={"client": "luna"})),
         "is older than": signed(generation=generation - 1),
         "sent before with other content": signed(generation=generation),
-        "is not signed by the pinned director": altered(envelope),
+        "the signature is not right": altered(envelope),
         "not signed by the pinned director": signed(by=DirectorIdentity.generate()),
         "digest does not match": signed(digest="sha256:" + "0" * 64),
         "issued in the future": signed(issued=datetime(2099, 1, 1, tzinfo=UTC)),
