@@ -216,8 +216,12 @@ async def _serve_pages(reader: Reader, settings: DirectorSettings, *, metrics: C
 
 
 async def _serve_alone(settings: DirectorSettings) -> None:
+    import structlog
+
     from reconciler.process import until_stopped
 
+    if not settings.store_path.exists():
+        structlog.get_logger(__name__).warning("there is no store yet", path=str(settings.store_path))
     with _reading(settings) as (reader, _):
         await until_stopped(_serve_pages(reader, settings, metrics=None))
 
