@@ -283,6 +283,8 @@ class Admin:
             try:
                 async for notice in changes:
                     await response.write(json.dumps(notice).encode() + b"\n")
+            except ConnectionResetError:  # who followed has gone, which is how following ends
+                pass
             finally:
                 self._readers.discard(changes)
         return response
