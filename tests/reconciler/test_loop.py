@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from reconciler.source import Source, SourceSettings
 from reconciler.store import Store
 from schema.desired import MAX_DESIRED_BYTES, PAYLOAD_TYPE, DesiredState
 from schema.envelope import ClientIdentity, DirectorIdentity, open_envelope
-from schema.errors import TerminalError
+from schema.errors import TerminalError, TransientError
 from tests.git_repository import GitRepository
 from web_readonly.reader import Reader
 
@@ -207,8 +208,6 @@ async def test_rewritten_history_is_held_until_a_person_acknowledges_it(world: W
 
 
 async def acknowledged(loop: Reconciler, revision: str) -> Result:
-    import asyncio
-
     running = asyncio.create_task(loop.run())
     try:
         return await loop.acknowledge(revision, actor="operator:test")
@@ -353,3 +352,172 @@ async def test_an_approval_by_commit_ends_the_waiting_and_is_an_event(world: Wor
     approved = [(one.client, one.actor) for one in reader.events().items if one.reason == "ClientApproved"]
     reader.close()
     assert approved == [("web-1", "git")]
+
+
+# --- Asking, waiting, stopping ----------------------------------------------------------------------------------------
+
+
+async def test_whoever_waits_when_the_loop_stops_is_told(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    running = asyncio.create_task(loop.run())
+    waiting = [asyncio.ensure_future(loop.reconciled()) for _ in range(3)]
+    looking = loop.passed()
+    await asyncio.sleep(0)
+    loop.stop()
+    await running
+    async with asyncio.timeout(10):
+        ended = await asyncio.gather(*waiting, looking, return_exceptions=True)
+    assert all(isinstance(one, (Result, TransientError)) for one in ended)
+    with pytest.raises(TransientError, match="the director is stopping"):
+        await loop.reconciled()
+
+
+async def test_a_loop_that_is_cancelled_strands_nobody_and_records_nothing(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    running = asyncio.create_task(loop.run())
+    waiting = asyncio.ensure_future(loop.reconciled())
+    while not loop._asked.is_set():
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    running.cancel()
+    async with asyncio.timeout(10):
+        await asyncio.wait([running, waiting])
+    assert isinstance(waiting.exception(), TransientError)
+    assert await world.store.conditions("source") == []
+
+
+async def test_a_person_who_asks_gets_a_pass_that_began_afterwards(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    running = asyncio.create_task(loop.run())
+    first = asyncio.ensure_future(loop.reconciled())
+    await asyncio.sleep(0)
+    revision = world.git.commit(web=backup("web", "web-1", source="/srv/www"))
+    assert (await loop.reconciled()).revision == revision
+    assert (await first).ok
+    loop.stop()
+    await running
+
+
+async def test_an_acknowledgement_during_a_pass_is_not_overlooked(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    await loop.reconcile()
+    held = world.git.commit(files=backup("files", "web-1"))
+    assert (await loop.reconcile()).outcome == "held"
+    running = asyncio.create_task(loop.run())  # a pass begins, that finds it held still
+    await asyncio.sleep(0)
+    assert (await loop.acknowledge(held[:12], actor="operator:test")).outcome == "published"
+    loop.stop()
+    await running
+
+
+async def test_what_was_judged_is_judged_again_only_for_a_person(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    await loop.reconcile()
+    world.git.commit(web="kind: [")
+    assert (await loop.reconcile()).outcome == "stalled"
+    judged = loop._judged
+    assert (await loop.reconcile()).outcome == "stalled"
+    assert loop._judged is not None
+    assert judged is not None
+    assert loop._judged[1].problems is judged[1].problems  # what was found before, not found anew
+    loop._judge_anew = True
+    assert (await loop.reconcile()).problems == judged[1].problems
+    assert loop._judged[1].problems is not judged[1].problems
+
+
+async def test_a_hold_is_kept_while_the_source_cannot_be_reached(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    await loop.reconcile()
+    held = world.git.commit(files=backup("files", "web-1"))
+    await loop.reconcile()
+    hold = loop.status.hold
+    assert hold is not None
+    loop.suspend(suspended=True)
+    world.time.at += timedelta(hours=1)
+    await loop.reconcile()
+    assert loop.status.hold == hold
+    loop.suspend(suspended=False)
+    assert (await loop.reconcile()).outcome == "held"
+    assert loop.status.hold == hold  # held since then, not since now
+    assert (await acknowledged(loop, held[:12])).ok
+
+
+async def test_suspended_clients_do_not_grow_stale_and_approved_ones_get_what_is_published(world: World) -> None:
+    world.git.commit(
+        nas=REPOSITORY,
+        clients=client("web-1") + "---\n" + client("web-2", key=False),
+        files=backup("files", "web-1", "web-2"),
+    )
+    await (await world.start(validity=100.0)).reconcile()
+    loop = await world.start(validity=100.0)
+    world.gateway.set_source_clients(await world.store.committed_keys())  # as a starting director does
+    loop.suspend(suspended=True)
+    world.time.at += timedelta(seconds=60)
+    result = await loop.reconcile()
+    assert (result.outcome, result.changed) == ("suspended", ("web-1",))
+    await world.store.approve(public_key=KEYS["web-2"], name="web-2", by="operator:test", at=START)
+    world.gateway.registry_changed(approvals=await world.store.approvals(), revoked=())
+    assert (await loop.reconcile()).changed == ("web-2",)
+
+
+async def test_a_pass_that_ended_makes_ready_even_when_nothing_could_be_read(world: World) -> None:
+    loop = await world.start()
+    assert not loop.ready
+    assert (await loop.reconcile()).reason == "SourceUnusable"
+    assert loop.ready
+
+
+async def test_a_store_that_takes_nothing_ends_no_loop_and_what_it_missed_is_told_later(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    (world.folder / "store.sqlite").rename(world.folder / "kept.sqlite")
+    await world.store.close()
+    assert (await loop.reconcile()).outcome == "failed"
+    (world.folder / "kept.sqlite").rename(world.folder / "store.sqlite")
+    async with await Store.open(world.folder / "store.sqlite") as again:
+        loop._records = again
+        assert (await loop.reconcile()).outcome == "published"
+        assert len(await again.issued_all()) == len(KEYS)
+
+
+class WatchedTime(Time):
+    """Notes how long the loop wants to sleep, and wakes when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: asyncio.Queue[float] = asyncio.Queue()
+        self.wake = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        self.asked.put_nowait(seconds)
+        await self.wake.wait()
+        self.wake.clear()
+
+
+async def test_the_timer_is_jittered_and_failures_back_off_up_to_a_limit(world: World) -> None:
+    world.commit_four()
+    world.time = time = WatchedTime()
+    loop = await world.start(interval=100.0)
+    running = asyncio.create_task(loop.run())
+    async with asyncio.timeout(30):
+        waits = set()
+        for _ in range(5):
+            waits.add(await time.asked.get())
+            time.wake.set()
+        assert len(waits) > 1
+        assert all(90 <= seconds <= 110 for seconds in waits)
+        await time.asked.get()
+        world.store._broadcast.close()
+        await world.store.close()  # from now on everything fails
+        loop._judged = None
+        for failure in range(12):
+            time.wake.set()
+            assert 0.1 <= await time.asked.get() <= min(300.0, 2.0 * 2**failure)
+        loop.stop()
+        await running
