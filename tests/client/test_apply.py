@@ -130,10 +130,15 @@ async def refused(base: Path, state: DesiredState, *, by: Applier, error: type[E
     return caught.value
 
 
-async def test_what_borgmatic_refuses_is_refused_with_its_own_words(tmp_path):
-    error = await refused(
-        tmp_path, machine.state(tmp_path, revision="two"), by=applier(tmp_path, "refuses"), error=BorgmaticRefuses
+def changed(base: Path) -> DesiredState:
+    """Return a state whose one configuration is another."""
+    return machine.state(
+        base, revision="two", files={"web": machine.config(options="source_directories:\n  - /srv\nkeep_daily: 7\n")}
     )
+
+
+async def test_what_borgmatic_refuses_is_refused_with_its_own_words(tmp_path):
+    error = await refused(tmp_path, changed(tmp_path), by=applier(tmp_path, "refuses"), error=BorgmaticRefuses)
 
     assert "'frobnicate' was unexpected" in str(error)
     assert f"{tmp_path}/etc/web.yaml" in str(error)
@@ -141,12 +146,21 @@ async def test_what_borgmatic_refuses_is_refused_with_its_own_words(tmp_path):
 
 
 async def test_a_missing_borgmatic_has_its_own_sentence(tmp_path):
-    error = await refused(
-        tmp_path, machine.state(tmp_path, revision="two"), by=applier(tmp_path, "is-not-here"), error=BorgmaticMissing
-    )
+    error = await refused(tmp_path, changed(tmp_path), by=applier(tmp_path, "is-not-here"), error=BorgmaticMissing)
 
     assert "cannot start borgmatic" in str(error)
     assert "install borgmatic" in str(error)
+
+
+async def test_a_configuration_that_did_not_change_is_not_judged_again(tmp_path):
+    await apply(tmp_path, machine.state(tmp_path))
+
+    await applier(tmp_path, "is-not-here").apply(
+        machine.state(tmp_path, revision="two", secrets=("new",)), persist=lambda: None
+    )
+
+    assert b"revision two" in (tmp_path / "etc/web.yaml").read_bytes()
+    assert (tmp_path / "var/secrets/new.key").exists()
 
 
 async def test_a_borgmatic_that_dies_while_it_validates_is_worth_another_try(tmp_path):
