@@ -12,7 +12,16 @@ from typing import Any
 import hypothesis
 import pytest
 
-E2E = Path(__file__).parent / "e2e"
+TESTS = Path(__file__).parent
+E2E = TESTS / "e2e"
+UNITS = (
+    TESTS / "schema",
+    TESTS / "reconciler" / "core",
+    *(TESTS / "client" / f"test_{name}.py" for name in ("policy", "scheduler", "trust", "settings", "drift")),
+    *(TESTS / "reconciler" / f"test_{name}.py" for name in ("settings", "sealing", "scaffold", "keys")),
+    TESTS / "web_readonly" / "test_formats.py",
+)
+"""What needs no socket, no database and no program: seconds, for working on the code. `make test` runs all."""
 
 # Time limits belong to pytest-timeout: a slow machine is no counterexample. CI tries the same examples on every run.
 hypothesis.settings.register_profile("borgmatic-director", deadline=None, derandomize="CI" in os.environ)
@@ -23,6 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if E2E in item.path.parents:
             item.add_marker("e2e")
+        if any(place in {item.path, *item.path.parents} for place in UNITS):
+            item.add_marker("unit")
 
 
 @pytest.fixture(scope="session", autouse=True)
