@@ -21,6 +21,7 @@ from reconciler.commands.output import (
     output_option,
     print_data,
     print_rows,
+    working,
 )
 from reconciler.commands.which import config_options
 
@@ -348,7 +349,9 @@ def _print_result(result: Row, output: str) -> None:
 def reconcile(remote: Remote, wait: bool, nudge: bool, output: str) -> None:
     """Ask the director to look at the source now."""
     if wait:
-        _print_result(remote.operate("reconcile"), output)
+        with working("waiting for the pass"):
+            result = remote.operate("reconcile")
+        _print_result(result, output)
         return
     try:
         remote.operate("nudge")

@@ -5,18 +5,21 @@ Every command imports this module, so it imports nothing but click: ``director -
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import json
 import os
 import sys
+import threading
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
 P = ParamSpec("P")
@@ -90,6 +93,34 @@ def friendly(function: Callable[P, T]) -> Callable[P, T]:
             raise CouldNotRun(error.message, hint=error.hint) from error
 
     return wrapper
+
+
+@contextlib.contextmanager
+def working(doing: str) -> Iterator[None]:
+    """Show on a terminal what takes more than a moment, and for how long it has; nothing anywhere else."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    done = threading.Event()
+    begun = time.monotonic()
+
+    def show() -> None:
+        if done.wait(_MOMENT_SECONDS):
+            return
+        while not done.wait(0.2):
+            click.echo(f"\r{doing} … {time.monotonic() - begun:.0f} s", err=True, nl=False)
+        click.echo("\r\x1b[K", err=True, nl=False)
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+_MOMENT_SECONDS = 1.0
 
 
 def examples(*commands: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from reconciler.commands.output import CouldNotRun, Failed, examples, friendly, write_private
+from reconciler.commands.output import CouldNotRun, Failed, examples, friendly, working, write_private
 from reconciler.commands.source import read_path
 
 _PATH = click.Path(exists=True, path_type=Path)
@@ -82,7 +82,8 @@ def reseal(path: Path, secret: str | None, escrow_key_file: Path, everyone: bool
     with escrow_key_file.open(encoding="ascii", errors="replace") as stream:
         escrow = EscrowIdentity.from_text(stream.read(4096))
     book = sealing.open_book(read_path(path), folder=path)
-    resealed = sealing.reseal(book, escrow=escrow, secret=secret, everyone=everyone)
+    with working("sealing"):
+        resealed = sealing.reseal(book, escrow=escrow, secret=secret, everyone=everyone)
     for line in resealed.done:
         click.echo(line)
     for line in resealed.left:

@@ -19,6 +19,7 @@ from reconciler.commands.output import (
     friendly,
     print_data,
     printable,
+    working,
     write_private,
 )
 from reconciler.commands.problem_formats import FORMATS, format_problems
@@ -41,7 +42,8 @@ def build_files(files: Files, *, schema_file: Path | None = None) -> Build:
     from reconciler import borgmatic_schema
     from reconciler.core.build import build
 
-    built = build(files.files, borgmatic_schema=borgmatic_schema.load(schema_file))
+    with working(f"checking {len(files.files):,} files"):
+        built = build(files.files, borgmatic_schema=borgmatic_schema.load(schema_file))
     return replace(built, problems=(*files.problems, *built.problems)) if files.problems else built
 
 

@@ -9,9 +9,9 @@ in borgmatic's own words, which are jsonschema's. What borgmatic still rewrites 
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import jsonschema
 import jsonschema_rs
 
 from reconciler.core import explain
@@ -21,6 +21,7 @@ from schema.resources import BackupSpec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from jsonschema import Draft7Validator
     from jsonschema.exceptions import ValidationError
 
     from reconciler.core.catalogue import Pointer
@@ -70,8 +71,14 @@ class OptionChecker:
         layer = {**whole, "properties": {name: _optional(option) for name, option in self.known.items()}}
         self._is_whole = jsonschema_rs.Draft7Validator(whole).is_valid
         self._is_layer = jsonschema_rs.Draft7Validator(layer).is_valid
-        self._whole = jsonschema.Draft7Validator(whole)
-        self._layer = jsonschema.Draft7Validator(layer)
+        self._schemas = {"whole": whole, "layer": layer}
+
+    @cached_property
+    def _explaining(self) -> dict[str, Draft7Validator]:
+        # A tenth of the time of `director validate`, for what a valid source never asks.
+        import jsonschema  # noqa: PLC0415
+
+        return {name: jsonschema.Draft7Validator(schema) for name, schema in self._schemas.items()}
 
     def is_whole(self, options: Mapping[str, Any]) -> bool:
         """Whether the options are right and lack nothing: then so is whatever they are merged with, if it is too."""
@@ -85,12 +92,12 @@ class OptionChecker:
                 yield Fault("director-owned-option", (*BLOCK, name), message, instead)
         options = {name: value for name, value in block.items() if name not in OWNED}
         if not self._is_layer(options):
-            for error in self._layer.iter_errors(options):
+            for error in self._explaining["layer"].iter_errors(options):
                 yield from _explained(error)
 
     def lacking(self, options: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Yield path and message of every required option that merged layers lack; items of lists never merge."""
-        for error in self._whole.iter_errors(options):
+        for error in self._explaining["whole"].iter_errors(options):
             path = tuple(error.absolute_path)
             if error.validator == "required" and all(isinstance(part, str) for part in path):
                 yield path, f"borgmatic does not accept {_dotted(error)}: {error.message}"
