@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from client import borgmatic
 from client.clock import SystemClock
 from client.runner import BATCH_LINES, Runner
 from client.turns import Turns
@@ -343,3 +344,32 @@ async def test_a_repository_is_not_made_where_its_folder_is_missing_too(tmp_path
     assert finished.outcome is Outcome.FAILED
     assert "is its disk mounted?" in finished.error
     assert "mountpoint" in finished.hint
+
+
+async def test_what_a_killed_client_left_running_is_waited_for(tmp_path):
+    """borgmatic inherits the lock of its turn, which so outlives the client."""
+    (tmp_path / "var").mkdir()
+    turns = Turns(state_directory=tmp_path / "var", clock=SystemClock())
+    async with turns.hold(["/nas"], waiting=lambda _: None) as locks:
+        group, output = await borgmatic.start(
+            ["sleep", "600"], environment={}, stdout=lambda _: None, stderr=lambda _: None, inherited=locks
+        )
+    waited: list[str] = []
+    heard = asyncio.Event()
+
+    def waiting(whom: str) -> None:
+        waited.append(whom)
+        heard.set()
+
+    async def come_next() -> None:
+        async with turns.hold(["/nas"], waiting=waiting):
+            pass
+
+    next_one = asyncio.create_task(come_next())
+    await asyncio.wait_for(heard.wait(), 20)
+    assert not next_one.done()
+    await group.end()
+    await output
+    await asyncio.wait_for(next_one, 20)
+
+    assert waited[0] == "another program on the same repository"
