@@ -458,7 +458,8 @@ class Gateway:
     # --- What an open session says ------------------------------------------------------------------------------------
 
     async def _hear(self, session: Session, message: wire.FromClient) -> None:
-        if (wait := session.pace(now=self._clock.monotonic())) > 0:
+        reports = len(message.items) if isinstance(message, wire.Reports) else 0
+        if (wait := session.pace(now=self._clock.monotonic(), reports=reports)) > 0:
             await self._clock.sleep(wait)
         await self._store.seen(client=session.name, now=self._clock.now())
         match message:

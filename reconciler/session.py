@@ -27,7 +27,11 @@ SEND_SECONDS: Final = 30.0
 
 _ROOM: Final = 32 * 1024
 _BURST: Final = 400.0
-_FRAMES_A_SECOND: Final = 100.0
+_UNITS_A_SECOND: Final = 100.0
+_REPORT_COST: Final = 0.25
+_UNIT_BYTES: Final = 16 * 1024
+"""A frame costs one unit, each report in it a quarter, each 16 KiB another: lastingly some 400 reports or 1.5 MiB a
+second from one client, far above what a machine has to say and far below what fills a disk unseen."""
 _DATA = frozenset({WSMsgType.TEXT, WSMsgType.BINARY})
 
 
@@ -39,6 +43,7 @@ class Session:
         "_allowance_at",
         "_closing",
         "_connection",
+        "_size",
         "_stalls",
         "_websocket",
         "delivering",
@@ -69,6 +74,7 @@ class Session:
         self._closing = closing
         self._allowance = _BURST
         self._allowance_at = now
+        self._size = 0
         self.source = source
         self.state = State.START
         self.name = ""
@@ -101,6 +107,7 @@ class Session:
             if self.ended is not None:
                 return None
             if message.type in _DATA:
+                self._size = len(message.data)
                 return wire.decode_from_client(message.data, state=self.state)
             if isinstance(message.data, WebSocketError):
                 large = message.data.code == WSCloseCode.MESSAGE_TOO_BIG
@@ -109,11 +116,12 @@ class Session:
             if message.type not in {WSMsgType.PING, WSMsgType.PONG}:
                 return None
 
-    def pace(self, *, now: float) -> float:
-        """Count one frame, and return for how many seconds to take no more: a pace, never an error."""
-        self._allowance = min(_BURST, self._allowance + max(0.0, now - self._allowance_at) * _FRAMES_A_SECOND) - 1
+    def pace(self, *, now: float, reports: int = 0) -> float:
+        """Count the frame just received, and return for how many seconds to take no more: a pace, never an error."""
+        cost = 1 + _REPORT_COST * reports + self._size // _UNIT_BYTES
+        self._allowance = min(_BURST, self._allowance + max(0.0, now - self._allowance_at) * _UNITS_A_SECOND) - cost
         self._allowance_at = now
-        return max(0.0, -self._allowance / _FRAMES_A_SECOND)
+        return max(0.0, -self._allowance / _UNITS_A_SECOND)
 
     async def send(self, message: wire.FromDirector) -> bool:
         """Send one message; False when the session is over. A peer that does not take it in time is dropped."""

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from schema.cron import Cron, TimeZone
-from schema.resources import AbsolutePath, Action, Directories, DriftMode, EncryptionMode, Sealed
+from schema.resources import AbsolutePath, Action, Directories, DriftMode, EncryptionMode, RepositoryUrl, Sealed
 from schema.scalars import Digest, Duration, Generation, Moment, Name, SecretKey
 
 PAYLOAD_TYPE = "application/vnd.borgmatic-director.desired-state.v1+json"
@@ -65,7 +65,7 @@ class DesiredRepository(Sent):
     """A Borg repository as this client's jobs use it: placeholders are filled in."""
 
     name: Name
-    url: str
+    url: RepositoryUrl
     encryption: EncryptionMode
     create: bool = False
     append_only: bool = False
@@ -90,7 +90,8 @@ class Job(Sent):
     file: RelativePath
     """The ``ManagedFile`` of place ``config``, always ``<backup>.yaml``."""
     schedule: DesiredSchedule | None
-    actions: tuple[Action, ...]
+    actions: Annotated[tuple[Action, ...], Field(min_length=1)]
+    """Never empty: borgmatic without an action runs its defaults, prune among them."""
     repositories: tuple[DesiredRepository, ...]
     rpo: Duration | None = None
     suspend: bool = False

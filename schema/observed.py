@@ -1,5 +1,6 @@
 """What a client reports, and the comparison of desired with observed. Facts only: what was seen, and when.
 
+Lists stop at their first fault (``FailFast``): a rogue client's million wrong entries must not cost a director seconds.
 Everything here except ``RunProgress`` goes through the client's outbox: numbered, sent until acknowledged, stored once.
 """
 
@@ -10,7 +11,7 @@ import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import FailFast, Field, StringConstraints
 
 from schema.desired import Sent
 from schema.scalars import MAX_GENERATION, Digest, Generation, Moment, Name
@@ -111,8 +112,8 @@ class StateReport(Sent):
     expires: Moment | None = None
     stale: bool = False
     refusal: Refusal | None = None
-    drift: tuple[Drift, ...] = Field(default=(), max_length=500)
-    jobs: tuple[JobState, ...] = Field(default=(), max_length=2_000)
+    drift: Annotated[tuple[Drift, ...], FailFast()] = Field(default=(), max_length=500)
+    jobs: Annotated[tuple[JobState, ...], FailFast()] = Field(default=(), max_length=2_000)
     versions: Versions = Versions()
     dropped_events: int = Field(default=0, ge=0)
     """Log lines that a full disk or a full outbox made the client drop; never runs or archives."""
@@ -144,7 +145,7 @@ class RunLog(Sent):
     type: Literal["run-log"] = "run-log"
     run: RunId
     first: int = Field(ge=0, le=MAX_LINES)
-    lines: tuple[LogLine, ...] = Field(max_length=500)
+    lines: Annotated[tuple[LogLine, ...], FailFast()] = Field(max_length=500)
 
 
 class RepositoryStatistics(Sent):
@@ -174,7 +175,7 @@ class RunFinished(Sent):
     error: Text = ""
     """The line that best says why it failed."""
     hint: Text = ""
-    statistics: tuple[RepositoryStatistics, ...] = Field(default=(), max_length=100)
+    statistics: Annotated[tuple[RepositoryStatistics, ...], FailFast()] = Field(default=(), max_length=100)
     log_lines: int = Field(default=0, ge=0, le=MAX_LINES)
 
 
@@ -217,7 +218,7 @@ class ArchivesSeen(Sent):
     repository_id: Short = ""
     encryption: Short = ""
     count: Size = 0
-    archives: tuple[Archive, ...] = Field(default=(), max_length=2_000)
+    archives: Annotated[tuple[Archive, ...], FailFast()] = Field(default=(), max_length=2_000)
     total_size: Size = 0
     unique_size: Size = 0
     """Deduplicated, compressed size of the whole repository in bytes; 0 when unknown."""

@@ -124,7 +124,12 @@ class ClientSpec(Written):
 def _repository_url(text: str) -> str:
     if any(ord(char) < 33 or ord(char) == 127 for char in text):
         raise ValueError("a repository url has no spaces and no control characters")
+    if re.search(r"(?<!\$)\{", text):
+        # Borg would expand them after everybody has checked the url: `.{now:.}` is `..`.
+        raise ValueError("a repository url has no placeholders of Borg; only ${client} and ${backup} are replaced")
     if text.startswith("/"):
+        if ":" in text:
+            raise ValueError(f"'{text}' would be taken for a remote repository: a path has no ':'")
         return _absolute_path(text)
     parts = urlsplit(text)
     if parts.scheme != "ssh":

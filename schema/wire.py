@@ -26,7 +26,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, JsonValue, StringConstraints, TypeAdapter, ValidationError
+from pydantic import FailFast, Field, JsonValue, StringConstraints, TypeAdapter, ValidationError
 
 from schema.desired import MAX_DESIRED_BYTES, Sent
 from schema.errors import TrustError
@@ -73,7 +73,7 @@ class Hello(Sent):
     """First message of the client. The name is only a wish until the key is approved under it."""
 
     type: Literal["hello"] = "hello"
-    versions: Annotated[tuple[Version, ...], Field(min_length=1, max_length=16)]
+    versions: Annotated[tuple[Version, ...], FailFast(), Field(min_length=1, max_length=16)]
     name: Name
     key: Annotated[str, StringConstraints(pattern=r"^bd1-client\.[A-Za-z0-9_-]{86}$")]
     nonce: Bytes32
@@ -168,7 +168,7 @@ class Reports(Sent):
 
     type: Literal["reports"] = "reports"
     epoch: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-    items: Annotated[tuple[ReportItem, ...], Field(min_length=1, max_length=MAX_REPORTS)]
+    items: Annotated[tuple[ReportItem, ...], FailFast(), Field(min_length=1, max_length=MAX_REPORTS)]
 
 
 class Acknowledged(Sent):

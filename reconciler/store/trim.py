@@ -75,7 +75,9 @@ def _events(connection: Connection, *, before: datetime) -> int:
     old = select(events.c.id).where(events.c.at < before).limit(BATCH)
     gone = connection.execute(delete(events).where(events.c.id.in_(old))).rowcount
     newest = connection.execute(select(func.max(events.c.id))).scalar() or 0
-    surplus = select(events.c.id).where(events.c.id <= newest - MAX_EVENTS).order_by(events.c.id).limit(BATCH)
+    # Only what clients said: a client that says much must not push approvals and refusals out of the audit trail.
+    said = events.c.actor.like("client:%")
+    surplus = select(events.c.id).where(events.c.id <= newest - MAX_EVENTS, said).order_by(events.c.id).limit(BATCH)
     return gone + connection.execute(delete(events).where(events.c.id.in_(surplus))).rowcount
 
 

@@ -20,6 +20,7 @@ from schema.resources import (
     Encryption,
     FileFrom,
     Repository,
+    RepositorySpec,
     RepositoryUrl,
     Resource,
     Selector,
@@ -225,3 +226,9 @@ def test_a_reference_names_a_secret_and_perhaps_a_key(text: str, parts: tuple[st
 )
 def test_what_is_not_wholly_a_reference_is_none(text: str):
     assert SECRET_REFERENCE.match(text) is None
+
+
+@pytest.mark.parametrize("url", ["/mnt/{now:.}/x", "ssh://nas/./a/.{now:.}/b", "/mnt/host:repo"])
+def test_a_url_that_borg_would_read_in_another_way_is_refused(url):
+    with pytest.raises(ValidationError):
+        RepositorySpec.model_validate({"url": url, "encryption": {"mode": "none"}})

@@ -229,3 +229,17 @@ def test_no_field_at_all_raises_anything_but_a_trust_error(kind, fields):
 def test_no_report_at_all_raises_anything_but_a_trust_error(fields, kind):
     with contextlib.suppress(TrustError):
         wire.parse_report({**fields, "type": kind})
+
+
+@pytest.mark.parametrize("field", ["drift", "jobs"])
+def test_a_million_wrong_entries_stop_at_the_first(field):
+    with pytest.raises(TrustError) as refused:
+        wire.parse_report({"type": "state", "at": "2026-11-23T18:00:00Z", field: [{}] * 100_000})
+    assert str(refused.value).count("\n") == 0
+    assert f"state.{field}.0" in str(refused.value)
+
+
+def test_a_frame_of_empty_items_is_refused_by_its_first():
+    frame = json.dumps({"type": "reports", "epoch": "0" * 32, "items": [{}] * 100_000})
+    with pytest.raises(TrustError, match="reports.items.0"):
+        wire.decode_from_client(frame, state=wire.State.OPEN)
