@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from schema.cron import Cron, TimeZone
-from schema.resources import AbsolutePath, Action, Directories, DriftMode, EncryptionMode, RepositoryUrl, Sealed
+from schema.resources import AbsolutePath, Action, Directories, DriftMode, EncryptionMode, Sealed
 from schema.scalars import Digest, Duration, Generation, Moment, Name, SecretKey
 
 PAYLOAD_TYPE = "application/vnd.borgmatic-director.desired-state.v1+json"
@@ -65,7 +65,8 @@ class DesiredRepository(Sent):
     """A Borg repository as this client's jobs use it: placeholders are filled in."""
 
     name: Name
-    url: RepositoryUrl
+    url: str
+    """Checked by the client's local policy, which says what is wrong with it; a parser could only refuse."""
     encryption: EncryptionMode
     create: bool = False
     append_only: bool = False
