@@ -59,7 +59,15 @@ class Policy(BaseModel):
     environment: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,128}$")], ...] = ()
     """Variables of the service that borgmatic may see and that ``${…}`` may name."""
     minimum_kept: int = Field(default=3, ge=0)
-    """A pruning backup must keep at least so many archives, or ``keep_within`` at least so many days."""
+    """What a prune must keep: the sum of ``keep_secondly``, ``keep_minutely``, ``keep_hourly`` and ``keep_daily``, or
+    ``keep_within`` in days. Checked whenever a file holds a ``keep_…``, or its backup prunes.
+
+    Each of these rules of Borg keeps the newest archive of the latest periods that have one, and none that a finer rule
+    kept counts again, so that a sum of 3 keeps 3 archives where there are archives of 3 days. Weeks, months and years
+    do not count: ``keep_yearly: 10`` keeps two archives of a repository that is a year old. It is a floor under one
+    prune: whoever may ask for backups can fill the latest hours with new archives, and ``keep_within`` counts nothing
+    when there was no backup for so long. Only an append-only repository keeps what is older.
+    """
 
 
 def _names(*blocks: str, **nested: str) -> frozenset[str]:
@@ -91,7 +99,7 @@ HARMLESS = _names(
     checkpoint_volume chunker_params compression recompress upload_rate_limit upload_buffer_size retries retry_wait
     umask lock_wait constants zfs btrfs""",
     # Archives, what is kept of them, and Borg's own ways
-    """archive_name_format match_archives prefix archive_hostname archive_username file_list_format
+    """archive_name_format archive_hostname archive_username file_list_format
     archive_list_format encryption_passphrase use_chunks_archive borg_files_cache_ttl keep_within keep_secondly
     keep_minutely keep_hourly keep_daily keep_weekly keep_monthly keep_yearly keep_13weekly keep_3monthly
     compact_threshold check_repositories check_last""",
@@ -134,8 +142,13 @@ Fixed programs of an option's own (``pg_dump``, ``zfs``, ``docker inspect``) are
 _REPOSITORY_OWN = frozenset(name.split(".")[1] for name in HARMLESS if name.startswith("repositories."))
 """What belongs to an entry of ``repositories``; borgmatic takes everything else there for a general option."""
 
-_FREE_TEXT = frozenset({"message", "body", "title", "url_title", "*"})
-"""Last words of options whose text may be anything."""
+_OWN_FORM = frozenset({"ssh_command", "match_archives", "prefix"})
+"""Options that pass without a line when their value is what the director itself would write."""
+
+_LINES = frozenset({"message", "body"})
+"""Last words of options that may have several lines: they are sent as JSON or as a form. Nothing else may."""
+_FREE_TEXT = frozenset({*_LINES, "title", "url_title", "*"})
+"""Last words of options whose text may be anything else."""
 _SECRET_TEXT = frozenset({"encryption_passphrase", "password", "restore_password", "token", "access_token", "api_key"})
 _PATHS = frozenset(
     {
@@ -145,12 +158,13 @@ _PATHS = frozenset(
         "sqlite_databases.restore_path",
         "loki.tls.cert_path",
         "loki.tls.key_path",
-        "postgresql_databases.ssl_cert",
-        "postgresql_databases.ssl_key",
-        "postgresql_databases.ssl_root_cert",
-        "postgresql_databases.ssl_crl",
     }
 )
+_MAY_BE_RELATIVE = frozenset({"source_directories", "patterns"})
+"""Paths that borgmatic puts into a file of patterns. All others may become an argument or a program's own setting."""
+_SOCKETS = frozenset({"socket_path", "restore_socket_path"})
+_TLS_FILES = frozenset(f"postgresql_databases.ssl_{name}" for name in ("cert", "key", "root_cert", "crl"))
+"""libpq takes ``engine:key`` for a key of an OpenSSL engine, which is a library that it loads."""
 _PATH_PARTS = frozenset({"name", "label", "hostname", "container"})
 """What borgmatic makes the path of a dump of (borgmatic.hooks.data_source.dump)."""
 
@@ -158,6 +172,7 @@ _MAX_BYTES = 1024 * 1024
 _MAX_DEPTH = 12
 _MAX_NODES = 50_000
 _BREAKS = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
+_BREAKS_WITHIN_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 _CREDENTIAL = re.compile(r"\{credential ([a-z]+) ([^{}\x00-\x1f]+)\}")
 _LOOKS_LIKE_CREDENTIAL = re.compile(r"\{\s*credential")
 # borgmatic.config.environment and borgmatic.config.constants
@@ -168,8 +183,9 @@ _GLOB = re.compile(r"[*?\[]")
 _STYLES = frozenset({"", "fm", "sh", "re", "pp", "pf"})
 _WITHIN = re.compile(r"(\d+)([SMHdwmy])")
 _WITHIN_DAYS = {"S": 1 / 86_400, "M": 1 / 1_440, "H": 1 / 24, "d": 1, "w": 7, "m": 31, "y": 365}
-_KEEP = tuple(f"keep_{unit}" for unit in ("secondly", "minutely", "hourly", "daily", "weekly", "monthly", "yearly"))
-_KEEP_COUNTS = (*_KEEP, "keep_13weekly", "keep_3monthly")
+_KEEP_COUNTS = ("keep_secondly", "keep_minutely", "keep_hourly", "keep_daily")
+_KEEP = frozenset(name for name in HARMLESS if name.startswith("keep_")) - {"keep_exclude_tags"}
+_OF_THIS_HOST = re.compile(r"\{(hostname|fqdn|reverse-fqdn)\}-")
 _URL: TypeAdapter[str] = TypeAdapter(RepositoryUrl)
 _PRIVATE_MODES = frozenset({0o400, 0o440, 0o444, 0o600, 0o640, 0o644})
 
@@ -188,7 +204,7 @@ def check(content: Content, policy: Policy, directories: Directories) -> None:
         )
     configured = _check_files(content)
     for job in content.jobs:
-        _Check(job, policy, directories).file(configured[job.file])
+        _Check(content.client, job, policy, directories).file(configured[job.file])
 
 
 def _check_files(content: Content) -> dict[str, ManagedFile]:
@@ -219,7 +235,8 @@ def _check_files(content: Content) -> dict[str, ManagedFile]:
 class _Check:
     """The rules for one job and its file."""
 
-    def __init__(self, job: Job, policy: Policy, directories: Directories) -> None:
+    def __init__(self, client: str, job: Job, policy: Policy, directories: Directories) -> None:
+        self._names = f"{client}.{job.backup}."
         self._job = job
         self._policy = policy
         self._directories = directories
@@ -228,6 +245,8 @@ class _Check:
         self._working_directory: str | None = None
 
     def file(self, file: ManagedFile) -> None:
+        if not self._job.actions:
+            raise self._denied("it has no actions, and borgmatic would do all of its own, pruning too")
         options = self._parse(file)
         self._constants = self._read_constants(options.get("constants", {}))
         base = options.get("working_directory")
@@ -252,6 +271,8 @@ class _Check:
             for key, below in value.items():
                 if name == "constants":
                     continue
+                if _BREAKS.search(key):
+                    raise self._denied(f"a name in option '{name}' holds a line break or control character")
                 whole = f"{name}.*" if f"{name}.*" in HARMLESS else f"{name}.{key}"
                 self._option(whole, below, depth=depth + 1)
         elif isinstance(value, list):
@@ -263,7 +284,7 @@ class _Check:
             self._credentials(name, value)
 
     def _allowed(self, name: str) -> None:
-        if name in HARMLESS or self._listed(name) or name == "ssh_command":
+        if name in HARMLESS or self._listed(name) or name in _OWN_FORM:
             return
         raise self._denied(f"option '{name}' is not among those that this machine allows", option="options", value=name)
 
@@ -276,22 +297,55 @@ class _Check:
         text = self._put_in(written)
         self._credentials(name, text)
         last = name.rsplit(".", 1)[-1]
+        if (_BREAKS_WITHIN_LINES if last in _LINES else _BREAKS).search(text):
+            raise self._denied(f"option '{name}' holds a line break or control character")
         if last in _FREE_TEXT or last in _SECRET_TEXT:
             return
-        if _BREAKS.search(text):
-            raise self._denied(f"option '{name}' holds a line break or control character")
         if name == "ssh_command":
             self._ssh_command(text)
         elif name == "patterns":
             self._pattern(text)
+        elif name != "exclude_patterns":
+            self._plain(name, text)
+
+    def _plain(self, name: str, text: str) -> None:
+        """Check a value that may become an argument, a part of a path or a path."""
+        last = name.rsplit(".", 1)[-1]
+        if text.startswith("-") and not _NUMBER.fullmatch(text):
+            raise self._denied(f"option '{name}' begins with a hyphen, and would be taken for a flag: '{text}'")
+        if "_databases." in name:
+            part = last.removeprefix("restore_")
+            if part in _PATH_PARTS and ("/" in text or text in {".", ".."}):
+                raise self._denied(f"option '{name}' names a place outside borgmatic's folder for dumps: '{text}'")
+            if part in {"name", "hostname", "port", "container"} and ("=" in text or "://" in text):
+                raise self._denied(f"option '{name}' would be taken for a connection string: '{text}'")
+        if name in _TLS_FILES:
+            self._tls_file(name, text)
         elif name in _PATHS:
             self._path(name, text)
-        elif name != "exclude_patterns":
-            if text.startswith("-") and not _NUMBER.fullmatch(text):
-                raise self._denied(f"option '{name}' begins with a hyphen, and would be taken for a flag: '{text}'")
-            part = last.removeprefix("restore_")
-            if "_databases." in name and part in _PATH_PARTS and ("/" in text or text in {".", ".."}):
-                raise self._denied(f"option '{name}' names a place outside borgmatic's folder for dumps: '{text}'")
+        elif last in _SOCKETS and not text.startswith("/"):
+            raise self._denied(f"option '{name}' is not an absolute path: '{text}'")
+        elif name in {"archive_name_format", "match_archives", "prefix"}:
+            self._archive_names(name, text)
+
+    def _tls_file(self, name: str, text: str) -> None:
+        if not text.startswith("/") or ":" in text:
+            raise self._denied(f"option '{name}' is not an absolute path without ':': '{text}'")
+        self._secret_file(text, what=f"option '{name}'")
+
+    def _archive_names(self, name: str, text: str) -> None:
+        """Let a backup take only archives for its own that are: a prune deletes what is taken."""
+        own = text.removeprefix("sh:") if name == "match_archives" else text
+        if own.startswith(self._names):
+            return
+        if name == "archive_name_format" and _OF_THIS_HOST.match(text) and not re.search(r"[*?\[\\]", text):
+            return
+        form = f"{self._names}*" if name == "match_archives" else self._names
+        raise self._denied(
+            f"option '{name}' could take archives of other backups for its own: '{text}' does not begin with '{form}'",
+            option="options",
+            value=name,
+        )
 
     def _put_in(self, text: str) -> str:
         """Return ``text`` with borgmatic's constants and no environment variable that is not listed."""
@@ -380,6 +434,8 @@ class _Check:
             whole = f"{self._working_directory}/{text}"
         if ".." in whole.split("/"):
             raise self._denied(f"option '{name}' holds '..': '{text}'")
+        if not text.startswith("/") and name not in _MAY_BE_RELATIVE:
+            raise self._denied(f"option '{name}' is not an absolute path: '{text}'")
         if not whole.startswith("/") and "/" not in self._policy.read_paths:
             raise self._denied(f"option '{name}' is not an absolute path: '{text}'")
         glob = _GLOB.search(whole)
@@ -413,11 +469,13 @@ class _Check:
             plain = False
         if not plain or _VARIABLE.search(url):
             raise self._denied(f"'{url}' is not the url of a repository")
+        if re.search(r"[{}]", url) or (url.startswith("/") and ":" in url):
+            raise self._denied(f"Borg would take repository '{url}' for another: it may hold no braces, a path no ':'")
         if not any(fnmatchcase(url, glob) for glob in self._policy.write_repositories):
             raise self._denied(f"repository '{url}' may not be written", option="write_repositories", value=url)
 
     def _retention(self, options: Mapping[str, Node]) -> None:
-        if "prune" not in self._job.actions:
+        if "prune" not in self._job.actions and not any(self._text(options.get(name)) for name in _KEEP):
             return
         counts = [self._count(options.get(name)) for name in _KEEP_COUNTS]
         within = _WITHIN.fullmatch(self._text(options.get("keep_within")))
@@ -426,14 +484,14 @@ class _Check:
         if any(count < 0 for count in counts) or kept >= self._policy.minimum_kept or days >= self._policy.minimum_kept:
             return
         raise PolicyDenied(
-            f"backup '{self._job.backup}' would keep {kept} archives, and this machine wants at least "
-            f"{self._policy.minimum_kept}",
+            f"backup '{self._job.backup}' would keep {kept} archives for certain (weeks, months and years do not "
+            f"count), and this machine wants at least {self._policy.minimum_kept}: keep_daily would say so",
             allow=f"policy.minimum_kept = {kept}",
         )
 
     def _count(self, value: Node | None) -> int:
         text = self._text(value)
-        return int(text) if re.fullmatch(r"-?\d{1,9}", text) else 0
+        return int(text) if re.fullmatch(r"-?[0-9]{1,9}", text) else 0
 
     # --- Reading and refusing -----------------------------------------------------------------------------------------
 

@@ -35,7 +35,10 @@ def content(text: str = BASE, *, url: str = "/mnt/nas/web", **changes: Any) -> C
         file="web.yaml",
         schedule=None,
         actions=("create", "prune"),
-        repositories=(DesiredRepository(name="nas", url=url, encryption="none"),),
+        # A copy is not validated, and so may say what an attacker's may.
+        repositories=(
+            DesiredRepository(name="nas", url="/mnt/nas/web", encryption="none").model_copy(update={"url": url}),
+        ),
     )
     file = ManagedFile(place="config", path="web.yaml", origin="backups/web.yaml:3", content=text)
     return Content(client="web-1", directories=DIRECTORIES, files=(file,), jobs=(job,)).model_copy(update=changes)
@@ -99,7 +102,8 @@ WEAKENS = words("""
     check_i_know_what_i_am_doing debug_passphrase display_passphrase msgpack_version_check relocated_repo_access_is_ok
     unknown_unencrypted_repo_access_is_ok
 """)
-REFUSED = (*EXECUTES, *PASSES_FLAGS, *OWN_PLACES, *WEAKENS)
+PRUNES_OTHERS = words("match_archives prefix")
+REFUSED = (*EXECUTES, *PASSES_FLAGS, *OWN_PLACES, *WEAKENS, *PRUNES_OTHERS)
 
 
 def installed_schema() -> dict[str, Any]:
@@ -330,12 +334,80 @@ def test_a_value_is_neither_a_flag_nor_a_place(option):
     denial(BASE + option)
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        "sqlite_databases: [{name: x, path: -init}]\nworking_directory: /srv",
+        "sqlite_databases: [{name: x, path: x.db}]\nworking_directory: /srv",
+        "sqlite_databases: [{name: x, path: ~/x.db}]",
+        "sqlite_databases: [{name: x, path: /srv/a.db, restore_path: b.db}]",
+        "working_directory: srv",
+        "working_directory: ~/srv",
+        "loki: {url: 'https://loki.example', labels: {}, tls: {key_path: key.pem}}",
+        "mariadb_databases: [{name: x, socket_path: run/mysqld.sock}]",
+    ],
+)
+def test_a_path_is_absolute(option):
+    denial(BASE + option)
+
+
+def test_a_source_directory_may_be_relative_and_is_no_flag():
+    check(BASE.replace("/etc", "etc") + "working_directory: /srv\n")
+    denial(BASE.replace("/etc", '"-etc"') + "working_directory: /srv\n")
+
+
+@pytest.mark.parametrize("name", ["ssl_key", "ssl_cert", "ssl_root_cert", "ssl_crl"])
+@pytest.mark.parametrize(
+    "path", [f"{SECRETS}/evil.so:1", "pkcs11:x", "/tmp/evil.so:1", "x.pem", f"{SECRETS}/../identity"]
+)
+def test_a_tls_file_of_a_database_cannot_name_a_library(name, path):
+    denial(BASE + f"postgresql_databases: [{{name: x, {name}: '{path}'}}]\n")
+
+
+def test_a_tls_file_of_a_database_is_a_secret_or_has_a_line():
+    text = BASE + "postgresql_databases: [{name: x, ssl_key: /etc/pg/key.pem}]\n"
+
+    assert denial(text).allow == 'policy.credential_files = ["/etc/pg/key.pem"]'
+    check(text, Policy(credential_files=("/etc/pg/key.pem",)))
+    check(BASE + f"postgresql_databases: [{{name: x, ssl_key: {SECRETS}/pg.key}}]\n")
+    odd = Policy(credential_files=("/etc/pg/a:b",))
+    denial(BASE + "postgresql_databases: [{name: x, ssl_key: '/etc/pg/a:b'}]\n", odd)
+
+
+@pytest.mark.parametrize("name", ["name", "hostname", "restore_hostname"])
+@pytest.mark.parametrize("value", ["sslkey=evil", "service=x", "postgresql://evil"])
+def test_a_connection_string_is_no_name(name, value):
+    denial(BASE + f"postgresql_databases: [{{label: a, {name}: '{value}'}}]\n")
+
+
+@pytest.mark.parametrize("name", ["username", "password", "restore_password", "label", "hostname", "name"])
+def test_no_value_of_a_database_has_lines(name):
+    value = '"x\\nplugin-dir=/srv\\n#"'
+
+    assert "line break" in denial(BASE + f"mariadb_databases: [{{{name}: {value}}}]\n").message
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        'encryption_passphrase: "a\\nb"',
+        'ntfy: {topic: t, fail: {title: "a\\nb"}}',
+        'ntfy: {topic: t, access_token: "a\\rb"}',
+        'ntfy: {topic: t, fail: {message: "a\\rb"}}',
+        'loki: {url: u, labels: {"a\\nb": c}}',
+        'loki: {url: u, labels: {a: "b\\nc"}}',
+    ],
+)
+def test_nothing_but_a_message_has_lines(option):
+    assert "line break" in denial(BASE + option).message
+
+
 def test_environment_variables_are_refused_unless_listed():
-    text = BASE + 'archive_name_format: "${HOME}-x"\n'
+    text = BASE + 'compression: "${HOME}-x"\n'
 
     assert denial(text).allow == 'policy.environment = ["HOME"]'
     check(text, Policy(environment=("HOME",)))
-    check(BASE + 'archive_name_format: "\\\\${HOME}-x"\n')
+    check(BASE + 'compression: "\\\\${HOME}-x"\n')
 
 
 def test_constants_are_put_in_before_anything_is_checked():
@@ -395,13 +467,31 @@ def test_a_url_that_is_none_is_refused(url):
     denial(BASE.replace("/mnt/nas/web", f'"{url}"'), url=url)
 
 
+@pytest.mark.parametrize("url", ["/mnt/nas/{hostname}", "ssh://nas/mnt/x/.{now:.}/other", "/mnt/nas/web:x", "/mnt/a}b"])
+def test_a_url_that_borg_would_read_as_another_is_refused(url):
+    denial(BASE.replace("/mnt/nas/web", f'"{url}"'), url=url)
+
+
 def test_the_file_names_the_repositories_of_the_job_and_no_other():
     assert "not those of the job" in denial(BASE.replace("/mnt/nas/web", "/mnt/evil")).message
     denial(BASE.replace("source_directories", "  - {path: /mnt/evil, label: evil}\nsource_directories"))
     denial(BASE.replace("label: nas", "label: other"))
 
 
-@pytest.mark.parametrize("keep", ["keep_daily: 2", "keep_within: 2d", "keep_daily: 0", "compact_threshold: 10"])
+@pytest.mark.parametrize(
+    "keep",
+    [
+        "keep_daily: 2",
+        "keep_within: 2d",
+        "keep_daily: 0",
+        "compact_threshold: 10",
+        "keep_yearly: 10",
+        "keep_yearly: -1",
+        "keep_weekly: 9",
+        "keep_monthly: 9\nkeep_daily: 2",
+        "keep_13weekly: -1",
+    ],
+)
 def test_a_prune_keeps_at_least_the_minimum(keep):
     error = denial(BASE.replace("keep_daily: 7", keep))
 
@@ -409,10 +499,65 @@ def test_a_prune_keeps_at_least_the_minimum(keep):
 
 
 @pytest.mark.parametrize(
-    "keep", ["keep_daily: 3", "keep_within: 72H", "keep_daily: -1", "keep_daily: 1\nkeep_weekly: 2"]
+    "keep", ["keep_daily: 3", "keep_within: 72H", "keep_daily: -1", "keep_daily: 1\nkeep_hourly: 2", "keep_secondly: 3"]
 )
 def test_enough_is_enough(keep):
     check(BASE.replace("keep_daily: 7", keep))
+
+
+def job(*actions: str) -> tuple[Job, ...]:
+    return (content().jobs[0].model_copy(update={"actions": actions}),)
+
+
+def test_a_backup_without_actions_is_refused_because_borgmatic_would_do_all():
+    assert "no actions" in denial(BASE, jobs=job()).message
+
+
+def test_the_minimum_holds_for_a_file_that_a_person_would_prune_with():
+    without = BASE.replace("keep_daily: 7\n", "")
+
+    denial(without + "keep_yearly: 1\n", jobs=job("create"))
+    denial(without, jobs=job("create", "prune"))
+    check(without, jobs=job("create"))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "match_archives: 'sh:*'",
+        "match_archives: '*'",
+        "match_archives: re:web-1.web.*",
+        "match_archives: web-1.*",
+        "match_archives: sh:web-1.webmail.*",
+        "prefix: web-1",
+        "prefix: ''",
+        "archive_name_format: '{now}'",
+        "archive_name_format: 'web-1.{now}'",
+        "archive_name_format: '{hostname}{now}'",
+        "archive_name_format: '{hostname}-[ab]{now}'",
+        "archive_name_format: '*{hostname}-{now}'",
+    ],
+)
+def test_archives_of_other_backups_are_not_taken_for_its_own(option):
+    name = option.partition(":")[0]
+
+    assert denial(BASE + option).allow == f'policy.options = ["{name}"]'
+    check(BASE + option, Policy(options=(name,)))
+    denial(BASE.replace("    encryption: none\n", f"    encryption: none\n    {option}\n"))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "match_archives: sh:web-1.web.*",
+        "match_archives: web-1.web.2026*",
+        "prefix: web-1.web.",
+        "archive_name_format: 'web-1.web.{now:%Y-%m-%dT%H:%M:%S}'",
+        "archive_name_format: '{hostname}-{now}'",
+    ],
+)
+def test_its_own_archives_are(option):
+    check(BASE + option)
 
 
 def test_a_single_repository_cannot_undercut_the_minimum():
