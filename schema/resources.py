@@ -51,7 +51,7 @@ Clients = Annotated[list[Name], Field(min_length=1)] | Selector
 def _absolute_path(text: str) -> str:
     if not text.startswith("/") or "\x00" in text or ".." in text.split("/") or any(ord(char) < 32 for char in text):
         raise ValueError(f"'{text}' is not an absolute path without '..' and control characters")
-    return text if text == "/" else text.rstrip("/")
+    return text.rstrip("/") or "/"
 
 
 AbsolutePath = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_absolute_path)]
