@@ -252,7 +252,8 @@ class Agent:
         refusal = self._follower.refusal
         note = {"phase": status.phase, "reason": status.reason, "hint": status.hint, "code": status.code}
         try:
-            self._directory.save_status(note | {"refusal": refusal.message if refusal else ""})
+            said = {"refusal": refusal.message, "refusal_hint": refusal.hint} if refusal else {"refusal": ""}
+            self._directory.save_status(note | said)
         except TransientError as error:
             log.debug("cannot note the status", reason=error.message)
 

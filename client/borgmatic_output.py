@@ -183,6 +183,8 @@ class Reader:
     statistics: list[Any] = field(default_factory=list)
     """borgmatic's list, as it is."""
     warned: bool = False
+    warning: str = ""
+    """The first warning line."""
     missing: set[str] = field(default_factory=set)
     """Urls of repositories that Borg says do not exist."""
     _phase: str = ""
@@ -299,6 +301,7 @@ class Reader:
             self._told.add(text)
         if level == "warning":
             self.warned = True
+            self.warning = self.warning or text
         match = _MISSING_REPOSITORY.search(text)
         if match:
             self.missing.add(match["url"])

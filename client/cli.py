@@ -311,6 +311,7 @@ def _print_status(found: Any) -> None:
         ("connection", " ".join(filter(None, (found.connection, found.reason)))),
         ("revision", f"{found.revision[:12]} (generation {found.generation})" if found.revision else "none yet"),
         ("refused", found.refusal),
+        ("allow it", found.refusal_hint),
         ("hint", found.hint),
     ]
     for title, text in rows:

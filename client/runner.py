@@ -96,6 +96,7 @@ class _Run:
     dropped: int = 0
     last_progress: float = float("-inf")
     warned: bool = False
+    warning: str = ""
     exit_code: int | None = None
     stopped: Outcome | None = None
     failures: dict[str, _Failure] = field(default_factory=dict)
@@ -261,6 +262,7 @@ class Runner:
         reader = self._reader(run)
         code = await self._follow(run, self._arguments(run, *self._actions(run.job, target)), reader)
         run.warned = run.warned or reader.warned
+        run.warning = run.warning or reader.warning
         run.exit_code = code
         names = {repository.url: repository.name for repository in run.job.repositories}
         run.statistics |= borgmatic_output.statistics(reader.statistics, names=names)
@@ -459,7 +461,7 @@ class Runner:
 
     def _finished(self, run: _Run) -> RunFinished:
         failures = list(run.failures.values())
-        error = failures[0].error if failures else ""
+        error = failures[0].error if failures else run.warning
         if len(failures) > 1:
             error += f" (and {len(failures) - 1} more)"
         return RunFinished(

@@ -144,6 +144,8 @@ class ClientStatus(BaseModel):
     expires: datetime | None = None
     stale: bool = False
     refusal: str = ""
+    refusal_hint: str = ""
+    """What would let the refused state in."""
     waiting_reports: int = 0
     jobs: tuple[JobStatus, ...] = ()
 
@@ -160,7 +162,8 @@ def read_status(settings: ClientSettings, *, clock: Clock | None = None) -> Clie
     directory, state = parts.directory, parts.follower.current
     noted = directory.status()
     is_running = directory.is_locked()
-    refusal = parts.follower.refusal.message if parts.follower.refusal else noted.get("refusal", "")
+    refused = parts.follower.refusal
+    refusal = refused.message if refused else noted.get("refusal", "")
     status = ClientStatus(
         name=state.content.client if state else settings.name,
         fingerprint=parts.identity.public.fingerprint,
@@ -170,6 +173,7 @@ def read_status(settings: ClientSettings, *, clock: Clock | None = None) -> Clie
         reason=noted.get("reason", "") if is_running else "",
         hint=noted.get("hint", "") if is_running else "start it: systemctl start director-client",
         refusal=refusal,
+        refusal_hint=refused.hint if refused else noted.get("refusal_hint", ""),
         waiting_reports=count_waiting(directory.outbox),
     )
     if state is None:
@@ -225,6 +229,9 @@ async def examine(settings: ClientSettings, *, clock: Clock | None = None) -> li
     if refusal is not None:
         found.append(doctor.Finding("desired state", doctor.Level.ERROR, refusal.message, refusal.hint))
     noted = parts.directory.status()
+    if refusal is None and noted.get("refusal"):
+        hint = noted.get("refusal_hint", "")
+        found.append(doctor.Finding("desired state", doctor.Level.ERROR, noted["refusal"], hint))
     if parts.directory.is_locked() and noted.get("reason"):
         found.append(doctor.Finding("connection", doctor.Level.WARNING, noted["reason"], noted.get("hint", "")))
     return found

@@ -305,6 +305,6 @@ def pending_attention(pending: PendingClient) -> Attention:
         level="warning",
         subject=f"client/{pending.name}",
         message=f"'{pending.name}' asks to be let in (key {pending.fingerprint})",
-        fix=f"director clients approve {pending.name}",
+        fix="director clients pending",
         link="/clients",
     )

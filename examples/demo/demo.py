@@ -7,6 +7,7 @@ the README, prints one line per check, and exits 0 only when all hold.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -23,6 +24,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="A director, two clients and the dashboard on this machine.")
     parser.add_argument("--check", action="store_true", help="run unattended and verify each outcome")
     arguments = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # a closed terminal cleans up as Ctrl-C does
     with Stage(Path(tempfile.mkdtemp(prefix="borgmatic-director-demo-"))) as stage:
         try:
             set_the_stage(stage)
@@ -66,7 +69,7 @@ def show(stage: Stage) -> int:
     director status
     director runs --follow
     cd {stage.source}                       # the Git work tree: edit, commit, `git push deploy HEAD:main`
-    director plan . --from HEAD~1 --to HEAD
+    director plan .                          # what your edit would do, before you commit it
     echo '# by hand' >> {stage.folder}/atlas/borgmatic.d/system.yaml    # drift: healed on atlas
     echo '# by hand' >> {stage.folder}/luna/borgmatic.d/system.yaml     # drift: only reported on luna
     director drift

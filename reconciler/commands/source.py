@@ -99,6 +99,8 @@ def validate(path: Path, form: str, strict: bool, schema_file: Path | None) -> N
     click.echo(format_problems(built.problems, form, summary=_summary(built)))
     if not built.ok or (strict and built.problems):
         raise Failed("")
+    if not any(built.counts.resources.values()):
+        raise Failed(f"there is no resource below {path}: is it the right folder?")
 
 
 @click.command(

@@ -215,8 +215,10 @@ def test_a_folder_outside_of_git_is_fine(tmp_path: Path) -> None:
     assert director("validate", tmp_path / "client.yaml").exit_code == 0
 
 
-def test_an_empty_folder_is_valid_and_says_that_it_holds_nothing(tmp_path: Path) -> None:
-    assert director("validate", tmp_path).output == "valid: no resources; 0 backups on clients\n"
+def test_an_empty_folder_is_found_wrong_so_that_ci_in_the_wrong_folder_is_not_green(tmp_path: Path) -> None:
+    done = director("validate", tmp_path)
+    assert done.exit_code == 1
+    assert "is it the right folder?" in done.output
 
 
 @pytest.mark.parametrize("schema", ["missing", "not yaml", "not a schema"])

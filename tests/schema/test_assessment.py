@@ -200,6 +200,6 @@ def test_a_client_says_what_it_refuses_and_how_it_differs():
 def test_a_waiting_client_says_how_to_let_it_in_or_why_not():
     waiting = PendingClient(name="web-1", public_key="k", fingerprint="SHA256:x", first_seen=NOW, last_seen=NOW)
 
-    assert assessment.pending_attention(waiting).fix == "director clients approve web-1"
+    assert assessment.pending_attention(waiting).fix == "director clients pending"
     conflict = assessment.pending_attention(waiting.model_copy(update={"conflict": True}))
     assert (conflict.level, "revoke" in conflict.fix) == ("critical", True)
