@@ -31,7 +31,7 @@ class Applies(Protocol):
     async def apply(self, state: DesiredState, *, persist: Callable[[], None]) -> None:
         """Make the machine look like ``state``, or raise with nothing changed. ``persist`` notes its acceptance."""
 
-    def check(self, state: DesiredState) -> None:
+    def check(self, state: DesiredState) -> object:
         """Raise when this machine's own policy forbids ``state``."""
 
     def recover(self) -> bool:
