@@ -28,7 +28,7 @@ from schema.resources import Client
 from schema.status import Condition, ConditionType, Hold, RevisionStatus, SourceStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from reconciler.clock import Clock
@@ -171,10 +171,12 @@ class Reconciler:
         issued: Mapping[str, Issued],
         acknowledged: Iterable[str] = (),
         stored: tuple[frozenset[str], frozenset[tuple[str, str]]] = (frozenset(), frozenset()),
+        on_pass: Callable[[Outcome, float], None] = lambda _outcome, _seconds: None,
     ) -> None:
         """Take what the store remembers.
 
         ``stored`` are the names of its published clients, and client and backup of its published backups.
+        ``on_pass`` is told how each pass ended, and its seconds.
         """
         self._source = source
         self._records = records
@@ -195,6 +197,7 @@ class Reconciler:
         self._asked = asyncio.Event()
         self._waiters: list[asyncio.Future[Result]] = []
         self._onlookers: list[asyncio.Future[Result]] = []
+        self._on_pass = on_pass
         self._said: tuple[str, str, str] | None = None
         self._stopping = False
         self._failures = 0
@@ -326,7 +329,7 @@ class Reconciler:
 
     async def reconcile(self) -> Result:
         """Run one pass. Never raises for what is wrong with the source, the network or the store."""
-        this = _Pass()
+        this, begun = _Pass(), self._clock.monotonic()
         try:
             this.result = await self._steps(this)
         except _Held as held:
@@ -356,6 +359,7 @@ class Reconciler:
         finally:
             if not this.is_given_up:
                 await self._summarise(this)
+        self._on_pass(this.result.outcome, self._clock.monotonic() - begun)
         return this.result
 
     async def _steps(self, this: _Pass) -> Result:

@@ -110,6 +110,9 @@ async def directing(
                 listen=addresses,
                 proxies=Proxies.parse(settings.listen.trusted_proxies),
                 resync=float(settings.resync),
+                metrics_listen=Address.parse(settings.listen.metrics_address)
+                if settings.listen.metrics_address
+                else None,
             ),
             metrics=metrics,
             certificate=certificate,
@@ -133,6 +136,7 @@ async def directing(
             issued=await store.issued_all(),
             acknowledged=await store.acknowledged(),
             stored=await store.published(),
+            on_pass=lambda outcome, seconds: metrics.reconciled(outcome, seconds=seconds),
         )
         parts.append(reconciler)
         # Until the first pass: whoever was approved by the published revision may come in.

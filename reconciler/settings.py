@@ -73,6 +73,8 @@ class ListenTable(_Table):
     key_file: Path | None = None
     trusted_proxies: tuple[str, ...] = ()
     """Networks of proxies that end TLS and whose X-Forwarded-For is believed."""
+    metrics_address: str = ""
+    """Where `/metrics` is served by itself, e.g. `127.0.0.1:9440`; empty: beside the clients' door, if on loopback."""
 
     @model_validator(mode="after")
     def _files_when_given(self) -> Self:

@@ -521,3 +521,14 @@ async def test_the_timer_is_jittered_and_failures_back_off_up_to_a_limit(world: 
             assert 0.1 <= await time.asked.get() <= min(300.0, 2.0 * 2**failure)
         loop.stop()
         await running
+
+
+async def test_each_pass_is_counted_with_how_it_ended(world: World) -> None:
+    world.commit_four()
+    passes: list[str] = []
+    loop = await world.start()
+    loop._on_pass = lambda outcome, seconds: passes.append(f"{outcome} {seconds >= 0}")
+    await loop.reconcile()
+    world.git.commit(web="kind: [")
+    await loop.reconcile()
+    assert passes == ["published True", "stalled True"]
