@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _environment_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing a person has set up for Git, SSH, Borg, borgmatic or us may change what a test sees."""
+    if threading.current_thread() is threading.main_thread():
+        # A shell that starts tests in the background has them ignore SIGINT, and what they start would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ:
