@@ -63,7 +63,8 @@ class Promises:
         return {one["name"]: one for one in self.stage.read("clients", "list")}
 
     def all_current(self) -> bool:
-        return all(one["following"] == "current" and one["connected"] for one in self.clients().values())
+        found = self.clients().values()
+        return len(found) == len(CLIENTS) and all(one["following"] == "current" and one["connected"] for one in found)
 
     def managed(self, client: str, backup: str) -> Any:
         return self.stage.folder / client / "borgmatic.d" / f"{backup}.yaml"

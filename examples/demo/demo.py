@@ -56,7 +56,7 @@ def set_the_stage(stage: Stage) -> None:
 
 def show(stage: Stage) -> int:
     """Wait for the first archives, say what to try, and go on until Ctrl-C."""
-    wait_for("both clients follow", lambda: all(one["following"] == "current" for one in stage.read("clients", "list")))
+    wait_for("both clients follow", checks.Promises(stage).all_current)
     say("both clients follow the commit; every backup runs at the full minute")
     environment = f"BORGMATIC_DIRECTOR_CONFIG={stage.folder}/director.toml"
     print(
