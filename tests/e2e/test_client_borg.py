@@ -37,8 +37,6 @@ from schema.resources import Directories
 from tests.client import machine
 from tests.client.test_apply import applier, apply, managed, two_states
 
-pytestmark = pytest.mark.skipif(shutil.which("borg") is None, reason="needs Borg")
-
 PASSPHRASE = "correct-horse-battery-staple"
 ROOT = Path(__file__).parents[2]
 

@@ -23,8 +23,6 @@ from tests.client.director_stub import DirectorStub, desired_state
 from tests.client.machine import program
 from tests.e2e.fleet import PASSPHRASE, Fleet, until
 
-pytestmark = pytest.mark.skipif(shutil.which("borg") is None, reason="needs Borg")
-
 EVERY_MINUTE = "* * * * *"
 COMMANDS = "[{before: action, run: [echo hello]}]"
 

@@ -7,7 +7,6 @@ and its ``Runner`` runs the real borgmatic and the real Borg over ssh.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,8 +29,6 @@ from schema.envelope import ClientIdentity, seal_for_client
 from schema.observed import ArchivesSeen, Outcome, Report, RunFinished, RunLog, Trigger
 from schema.resources import Directories
 from tests.e2e.sshd import SSHServer, make_key, sshd
-
-pytestmark = pytest.mark.skipif(shutil.which("borg") is None, reason="needs Borg")
 
 PASSPHRASE = "correct-horse-battery-staple"
 
