@@ -282,7 +282,8 @@ class Agent:
             self._starts = plan.starts
             self._report.set()
             left = (plan.wake - self._clock.now()).total_seconds() if plan.wake else TICK_SECONDS
-            await woken(self._clock, self._replan, min(TICK_SECONDS, max(0.1, left)))
+            if left > 0:  # else it came due while the plan was written down
+                await woken(self._clock, self._replan, min(TICK_SECONDS, left))
 
     def _plan(self) -> Plan:
         state = self._follower.current
