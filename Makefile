@@ -37,7 +37,7 @@ format: install ## rewrite the code in the project's style
 
 .PHONY: test
 test: install ## set up what the tests need and run all of them: units, contracts and e2e
-	@tools/system-packages borg git ssh sshd
+	@tools/system-packages borg chromium git ssh sshd
 	$(PYTEST)
 
 .PHONY: test-unit
@@ -46,7 +46,7 @@ test-unit: install ## run what needs no socket, no database and no program, whic
 
 .PHONY: coverage
 coverage: install ## run all tests and show which branches none of them takes
-	@tools/system-packages borg git ssh sshd
+	@tools/system-packages borg chromium git ssh sshd
 	$(PYTEST) --cov --cov-report=term
 
 .PHONY: demo

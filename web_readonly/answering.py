@@ -1,0 +1,157 @@
+"""Questions over HTTP: each runs in a thread with the rendering of its answer; what goes wrong is a page that helps.
+
+The event loop, which a director may share, only moves bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from aiohttp import web
+
+from schema.errors import DirectorError
+from web_readonly.pages import as_json, dump
+from web_readonly.questions import Asked, NotFound
+from web_readonly.reader import InvalidQuery, StoreUnavailable
+from web_readonly.views import API
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from aiohttp.typedefs import Handler
+
+    from web_readonly.pages import Pages
+    from web_readonly.reader import Reader
+    from web_readonly.views import View
+
+_log = structlog.get_logger(__name__)
+
+THREADS: Final = 4
+ANSWER_SECONDS: Final = 10.0
+"""A question that takes longer is given up: the store is locked, or far too large for this machine."""
+MAX_FILTER: Final = 500
+"""Characters of one filter."""
+
+
+class Answering:
+    """The handlers that ask the reader."""
+
+    def __init__(
+        self, reader: Reader, *, now: Callable[[], datetime], pages: Pages, welcome: Callable[[web.Request], bool]
+    ) -> None:
+        self._reader = reader
+        self._welcome = welcome
+        self._now = now
+        self._pages = pages
+        self._threads = ThreadPoolExecutor(THREADS, "dashboard")
+
+    async def close(self, _: web.Application) -> None:
+        """End the threads; the reader belongs to whoever made it."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def page(self, view: View) -> Handler:
+        """Return the handler of a page."""
+
+        def answer(asked: Asked) -> bytes:
+            return self._pages.page(view, view.question(self._reader, asked), asked)
+
+        return partial(self._answer, view, answer, "text/html")
+
+    def twin(self, view: View) -> Handler:
+        """Return the handler of a page's JSON twin."""
+
+        def answer(asked: Asked) -> bytes:
+            return as_json(view.question(self._reader, asked))
+
+        return partial(self._answer, view, answer, "application/json")
+
+    async def _answer(
+        self, view: View, answer: Callable[[Asked], bytes], content_type: str, request: web.Request
+    ) -> web.StreamResponse:
+        asked = read_request(request, filters=view.filters, now=self._now())
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                body = await loop.run_in_executor(self._threads, answer, asked)
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"the store did not answer within {ANSWER_SECONDS:.0f} seconds", hint="try again in a moment"
+            ) from None
+        return as_response(body, content_type)
+
+    @web.middleware
+    async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse foreign names, and turn what goes wrong into an answer that helps."""
+        if not self._welcome(request):
+            return self._error(
+                request,
+                421,
+                "This is not a name of the dashboard",
+                "it is served to this machine only, and was asked for under another name",
+                "open it as http://localhost or http://127.0.0.1, with its port",
+            )
+        try:
+            return await handler(request)
+        except NotFound as error:
+            return self._error(request, 404, "Not found", error.message, error.hint)
+        except InvalidQuery as error:
+            return self._error(request, 400, "This question makes no sense", error.message, error.hint)
+        except StoreUnavailable as error:
+            return self._error(request, 503, "The store cannot be read", error.message, error.hint)
+        except DirectorError as error:
+            return self._error(request, 503, "This cannot be answered now", error.message, error.hint)
+        except web.HTTPMethodNotAllowed:
+            response = self._error(
+                request,
+                405,
+                "Nothing can be changed here",
+                f"the dashboard answers GET and HEAD, not {request.method[:20]}",
+                "what is backed up is changed by a commit, and everything else by the director command",
+            )
+            response.headers["Allow"] = "GET, HEAD"
+            return response
+        except web.HTTPNotFound:
+            hint = "start at the overview: /" if not request.path.startswith(API) else f"start at {API}/overview"
+            return self._error(request, 404, "Not found", f"there is no page at {request.path[:200]}", hint)
+        except web.HTTPException as error:
+            return self._error(request, error.status, error.reason, "the request cannot be answered", "")
+        except Exception:  # noqa: BLE001 - whatever it is, the answer names no detail, and the log all
+            _log.exception("web.failed", path=request.path[:200])
+            return self._error(
+                request, 500, "Something is wrong with the dashboard", "backups are not concerned", "see its log"
+            )
+
+    def _error(self, request: web.Request, status: int, title: str, message: str, hint: str) -> web.Response:
+        if request.path.startswith("/api/"):
+            body = dump({"error": {"status": status, "message": message, "hint": hint}})
+            return as_response(body, "application/json", status=status)
+        body = self._pages.error(status=status, title=title, message=message, hint=hint, now=self._now())
+        return as_response(body, "text/html", status=status)
+
+
+def read_request(request: web.Request, *, filters: tuple[str, ...], now: datetime) -> Asked:
+    """Return what was asked; ``InvalidQuery`` when a filter is not one of the page's, or far too long."""
+    query: dict[str, tuple[str, ...]] = {}
+    for name in dict.fromkeys(request.query):
+        if name not in filters:
+            known = f"its filters are: {', '.join(filters)}" if filters else "it has none"
+            raise InvalidQuery(f"this page has no filter '{name[:80]}'", hint=known)
+        values = tuple(value for value in request.query.getall(name) if value)
+        if any(len(value) > MAX_FILTER for value in values) or len(values) > 20:
+            raise InvalidQuery(f"the filter '{name}' is too long", hint=f"at most {MAX_FILTER} characters")
+        if values:
+            query[name] = values
+    return Asked(now=now, path=dict(request.match_info), query=query)
+
+
+def as_response(body: bytes, content_type: str, *, status: int = 200) -> web.Response:
+    """Return an answer that no cache keeps."""
+    response = web.Response(body=body, status=status, content_type=content_type, charset="utf-8")
+    response.headers["Cache-Control"] = "no-store"
+    response.enable_compression()
+    return response
