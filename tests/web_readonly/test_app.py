@@ -16,6 +16,7 @@ from schema.errors import TerminalError, TransientError
 from tests.web_readonly import seeded
 from tests.web_readonly.visitor import visiting
 from web_readonly import answering
+from web_readonly import app as app_module
 from web_readonly.app import HEADERS, is_loopback, make_app, serving
 from web_readonly.reader import Reader
 
@@ -265,7 +266,7 @@ async def test_an_oversized_request_is_cut_off(store):
 
 
 async def test_a_connection_that_never_finishes_its_request_is_closed(store, monkeypatch):
-    monkeypatch.setattr(answering, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(app_module, "IDLE_SECONDS", 0.05)
 
     async with serving(dashboard(store), host="127.0.0.1", port=0) as url:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
@@ -346,7 +347,7 @@ async def test_an_address_in_use_is_said_in_one_sentence(store):
 
 async def test_it_serves_until_it_is_cancelled(store):
     app = dashboard(store)
-    task = asyncio.create_task(answering.serve(app, host="127.0.0.1", port=0))
+    task = asyncio.create_task(app_module.serve(app, host="127.0.0.1", port=0))
     while not app.frozen:
         await asyncio.sleep(0)
     task.cancel()
