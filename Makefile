@@ -49,6 +49,10 @@ coverage: install ## run all tests and show which branches none of them takes
 	@tools/system-packages borg chromium git ssh sshd
 	$(PYTEST) --cov --cov-report=term
 
+.PHONY: bench
+bench: install ## measure how fast it is against floors, in one table; fails when something misses (QUICK=1: small sizes)
+	$(PYTHON) -m tests.benchmarks $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
+
 .PHONY: demo
 demo: install ## run a director, two clients and the dashboard on this machine (CHECK=1: unattended, verifying each outcome)
 	@tools/system-packages borg git ssh
