@@ -130,7 +130,7 @@ def annotated(text: str, options: Mapping[str, str]) -> Iterator[FileLine]:
     """Yield the lines of a file that the director rendered, each with the place of its innermost known option.
 
     Its YAML is in block style (``reconciler.core.emit``): a line's path follows from the indents. ``options`` is keyed
-    by path, ``mariadb_databases[0].name``; what it does not name has the place of what it stands in.
+    by path, ``mariadb_databases.0.name``; what it does not name has the place of what it stands in.
     """
     stack: list[tuple[int, str, str]] = []  # column, path and place of every key and item that the line stands in
     counts: dict[tuple[str, int], int] = {}
@@ -143,7 +143,7 @@ def annotated(text: str, options: Mapping[str, str]) -> Iterator[FileLine]:
         while item := _ITEM.match(rest):
             parent, place = (stack[-1][1], stack[-1][2]) if stack else ("", "")
             number = counts[parent, column] = counts.get((parent, column), -1) + 1
-            path = f"{parent}[{number}]"
+            path = f"{parent}.{number}"
             stack.append((column, path, options.get(path, place)))
             column, rest = column + len(item[0]), rest[len(item[0]) :]
         if key := _KEY.match(rest):

@@ -30,10 +30,10 @@ def managed(path: str, text: str, *, origin: str = "backups/web.yaml", mode: int
 def test_each_line_has_the_place_of_its_innermost_option():
     options = {
         "keep_daily": "profiles/keep.yaml:9",
-        "source_directories[0]": "backups/web.yaml:12",
-        "source_directories[1]": "profiles/etc.yaml:4",
+        "source_directories.0": "backups/web.yaml:12",
+        "source_directories.1": "profiles/etc.yaml:4",
         "mariadb_databases": "backups/web.yaml:20",
-        "mariadb_databases[1].name": "backups/web.yaml:24",
+        "mariadb_databases.1.name": "backups/web.yaml:24",
         "hooks.before": "profiles/hooks.yaml:2",
     }
     text = emit.document(
