@@ -13,12 +13,14 @@ from schema import assessment
 from schema.status import Overview, Page, RevisionStatus
 from web_readonly.reader import backups as backup_rows
 from web_readonly.reader import clients as client_rows
+from web_readonly.reader import numbers as number_rows
 from web_readonly.reader import runs as run_rows
 from web_readonly.reader import source as source_rows
 from web_readonly.reader.backups import BackupFilter
 from web_readonly.reader.clients import ClientFilter
 from web_readonly.reader.database import Database
 from web_readonly.reader.runs import RunFilter
+from web_readonly.reader.version import StoreVersion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
         SourceStatus,
         TokenStatus,
     )
+    from web_readonly.reader.numbers import Numbers, Standing
     from web_readonly.reader.runs import Level
 
 DEFAULT_LIMIT: Final = 50
@@ -57,10 +60,16 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self._database = Database(path)
+        self._version = StoreVersion(path)
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+        self._version.close()
+
+    def version(self) -> str:
+        """Return a text that is another one after every write; empty when the store cannot be read now."""
+        return self._version.read()
 
     def check(self) -> None:
         """Return when the store can be read; ``StoreUnavailable`` when not."""
@@ -196,6 +205,18 @@ class Reader:
             return backup_rows.read_archive(
                 connection, client=client, backup=backup, repository=repository, archive=archive
             )
+
+    # --- Numbers ------------------------------------------------------------------------------------------------------
+
+    def numbers(self, *, limit: int, now: datetime) -> Numbers:
+        """Return what ``/metrics`` tells: of at most ``limit`` clients and backups one by one."""
+        with self._database.read() as connection:
+            return number_rows.read_numbers(connection, limit=limit, now=now)
+
+    def standings(self, *, client: str = "", backup: str = "", now: datetime) -> tuple[Standing, ...]:
+        """Return how many backups of a name stand alike; of all when no name is given."""
+        with self._database.read() as connection:
+            return number_rows.read_standings(connection, client=client, backup=backup, now=now)
 
     # --- Runs ---------------------------------------------------------------------------------------------------------
 
