@@ -51,6 +51,15 @@ class Severity(StrEnum):
     WARNING = "warning"
 
 
+class ExcerptLine(BaseModel):
+    """One line of a file of the source, cut where it is long; values that may be secret are hidden."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    text: str
+
+
 class Problem(BaseModel):
     """One thing wrong in the source, at one place. ``line`` and ``column`` count from 1; 0 is "the whole file"."""
 
@@ -64,6 +73,8 @@ class Problem(BaseModel):
     path: str = ""
     line: int = 0
     column: int = 0
+    excerpt: tuple[ExcerptLine, ...] = ()
+    """The line and its neighbours, when the director keeps the problem."""
 
     @property
     def place(self) -> str:

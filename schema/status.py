@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from enum import StrEnum
 from typing import Generic, Literal, TypeVar
 
@@ -58,6 +59,25 @@ class Hold(Shown):
     since: Moment
 
 
+Change = Literal["added", "removed", "changed"]
+
+
+class ClientChange(Shown):
+    """What a revision changed for one client: names of backups, at most ``MAX_NAMED_BACKUPS`` of each sort."""
+
+    client: str
+    change: Change
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    others: bool = False
+    """Whether something beside its backups changed: directories, host keys, secrets, suspension."""
+
+
+MAX_CHANGED_CLIENTS = 200
+MAX_NAMED_BACKUPS = 50
+
+
 class RevisionStatus(Shown):
     """One revision of the source as the director judged it."""
 
@@ -70,7 +90,11 @@ class RevisionStatus(Shown):
     reason: str = ""
     message: str = ""
     changed_clients: int = 0
+    """To how many clients something was sent."""
     summary: str = ""
+    """What it changed, a line for each backup."""
+    changes: tuple[ClientChange, ...] = ()
+    """The first ``MAX_CHANGED_CLIENTS`` clients by name. Only of one revision, not in lists."""
 
 
 class SourceStatus(Shown):
@@ -111,6 +135,17 @@ class Following(StrEnum):
     """Nothing was issued, or nothing was heard."""
 
 
+class EnvelopeStatus(Shown):
+    """What is to be known of a client's signed desired state without opening it."""
+
+    audience: str
+    """Fingerprint of the only key that accepts it."""
+    signer: str = ""
+    """Fingerprint of the director's key."""
+    size: int
+    """Bytes."""
+
+
 class ClientStatus(Shown):
     """One client: desired, applied and observed."""
 
@@ -129,7 +164,10 @@ class ClientStatus(Shown):
     desired_generation: int = 0
     desired_revision: str = ""
     desired_digest: str = ""
+    issued: Moment | None = None
+    """When the desired state was signed. This and ``envelope`` only of one client, not in lists."""
     expires: Moment | None = None
+    envelope: EnvelopeStatus | None = None
     applied_generation: int = 0
     applied_revision: str = ""
     applied_digest: str = ""
@@ -195,6 +233,15 @@ class RunStatus(Shown):
     log_lines: int = 0
 
 
+class OptionOrigin(Shown):
+    """Where one borgmatic option of a backup was written."""
+
+    option: str
+    """Keys and indexes of the file, joined by dots: ``keep_daily``, ``source_directories.2``."""
+    place: str = ""
+    """``file:line`` in Git; empty when the director itself wrote it."""
+
+
 class BackupStatus(Shown):
     """One backup on one client: objective, evidence, runs."""
 
@@ -209,6 +256,10 @@ class BackupStatus(Shown):
     running: str = ""
     last_run: RunStatus | None = None
     evidence: tuple[Evidence, ...] = ()
+    retention: dict[str, int | str] = Field(default_factory=dict)
+    """borgmatic's ``keep_…`` options; empty when nothing is pruned."""
+    options: tuple[OptionOrigin, ...] = ()
+    """Only of one backup on one client, not in lists."""
     conditions: tuple[Condition, ...] = ()
 
 
@@ -264,6 +315,20 @@ class Sample(Shown):
     duration: float = 0.0
 
 
+class Growth(Shown):
+    """How large repositories were at the end of one day; the sizes are of the newest archives, summed.
+
+    ``repository_size`` is of everything in them.
+    """
+
+    day: date
+    original_size: int = 0
+    compressed_size: int = 0
+    deduplicated_size: int = 0
+    repository_size: int = 0
+    archives: int = 0
+
+
 class EventRecord(Shown):
     """One entry of the audit trail."""
 
@@ -275,6 +340,8 @@ class EventRecord(Shown):
     client: str = ""
     backup: str = ""
     message: str = ""
+    detail: str = ""
+    """What there is to unfold: the diff of a healed drift."""
 
 
 class TokenStatus(Shown):

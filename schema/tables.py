@@ -3,8 +3,9 @@
 Written by ``reconciler.store``, read by ``web_readonly.reader``; migrations live in ``reconciler/migrations``.
 
 Only what was observed or issued is kept here: losing all of it loses no backup. Tables named for current state hold
-one row per object and are overwritten; ``revisions``, ``runs``, ``run_logs``, ``samples`` and ``events`` are history
-and are trimmed by age. Times are UTC in ISO 8601 with microseconds (text sorts as time, and both engines agree).
+one row per object and are overwritten; ``revisions``, ``runs``, ``run_logs``, ``samples``, ``growth`` and ``events``
+are history and are trimmed by age. Times are UTC in ISO 8601 with microseconds (text sorts as time, and both engines
+agree).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from sqlalchemy import (
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """The newest migration: what the store migrates to, and the only one that the reader understands."""
 
 metadata = MetaData(
@@ -88,7 +89,8 @@ revisions = Table(
     Column("message", Text, nullable=False, default=""),
     Column("changed_clients", Integer, nullable=False, default=0),
     Column("summary", Text, nullable=False, default=""),
-    Column("problems", JSON, nullable=False),
+    Column("problems", JSON, nullable=False),  # schema.errors.Problem, with excerpts of the files
+    Column("changes", JSON, nullable=False, default=list),  # schema.status.ClientChange; last, lists need not read it
 )
 
 conditions = Table(
@@ -185,6 +187,9 @@ issued = Table(
     Column("expires", UtcText, nullable=False),
     Column("envelope", LargeBinary, nullable=False),
     Column("content", JSON, nullable=False),  # schema.desired.Content, for the pages and for diffs
+    # The content that the client had applied when this one was issued: what a page compares it with until it follows.
+    Column("former_digest", String(80), nullable=False, default=""),
+    Column("former", JSON(none_as_null=True)),
     # What is asked of every client at once: without it, each would cost a walk past its envelope.
     Index("ix_issued_heads", "client", "generation", "digest", "revision", "expires"),
 )
@@ -247,9 +252,23 @@ backups = Table(
     Index("ix_backups_backup", "backup"),
     # All that is asked of every backup at once: the pages count from this index alone.
     Index("ix_backups_protected_until", "protected_until", "rpo", "suspended", "newest_archive", "running"),
+    # What starts next, over all clients; and how many start when, of each schedule.
+    Index("ix_backups_next_due", "next_due", "running"),
+    Index("ix_backups_cron_time_zone_next_due", "cron", "time_zone", "next_due", "suspended"),
     sqlite_with_rowid=False,
 )
 """The backups of the published revision, with what pages ask for."""
+
+definitions = Table(
+    "definitions",
+    metadata,
+    Column("backup", String(64), primary_key=True),
+    Column("retention", JSON, nullable=False, default=dict),  # {"keep_daily": 7, …} of the effective configuration
+    Column("options", JSON, nullable=False, default=list),  # [[option path, "file:line"], …]; last: lists skip it
+)
+"""What is the same on every client that runs a backup: a line that moves changes one row, not one for each client.
+
+In no digest and in no envelope: where an option was written is no reason to send a machine anything."""
 
 evidence = Table(
     "evidence",
@@ -295,6 +314,18 @@ archives = Table(
     Index("ix_archives_repository_start", "repository", "start"),
     sqlite_with_rowid=False,
 )
+
+contents = Table(
+    "contents",
+    metadata,
+    Column("client", String(64), primary_key=True),
+    Column("backup", String(64), primary_key=True),
+    Column("repository", String(64), primary_key=True),
+    Column("archive", String(128), primary_key=True),  # its id
+    Column("start", UtcText, nullable=False),  # of the archive: the newest few are kept
+    Column("report", LargeBinary, nullable=False),  # schema.observed.ArchiveContents as JSON, compressed by zlib
+)
+"""What is in the newest archives of each backup and repository, in short; gone when the archive is."""
 
 # --- History ----------------------------------------------------------------------------------------------------------
 
@@ -350,6 +381,25 @@ samples = Table(
 )
 """One point per run and repository: how sizes grow."""
 
+growth = Table(
+    "growth",
+    metadata,
+    Column("day", String(10), primary_key=True),  # of the director's clock, in UTC
+    Column("repository", String(64), primary_key=True),
+    Column("url", Text, primary_key=True),
+    Column("original_size", BigInteger, nullable=False, default=0),
+    Column("compressed_size", BigInteger, nullable=False, default=0),
+    Column("deduplicated_size", BigInteger, nullable=False, default=0),
+    Column("repository_size", BigInteger, nullable=False, default=0),
+    Column("archives", BigInteger, nullable=False, default=0),
+    Index("ix_growth_repository_url_day", "repository", "url", "day"),
+    sqlite_with_rowid=False,
+)
+"""How large each Borg repository was on each day, as it was last known on that day: ``evidence``, summed by url.
+
+Rows without a url are the sum over all urls of that repository, the row without a repository is the sum over all: pages
+read one range of days, however many repositories there are."""
+
 events = Table(
     "events",
     metadata,
@@ -360,6 +410,7 @@ events = Table(
     Column("client", String(64), nullable=False, default=""),
     Column("backup", String(64), nullable=False, default=""),
     Column("message", Text, nullable=False, default=""),
+    Column("detail", Text, nullable=False, default=""),  # a diff, or the like, to be unfolded
     Index("ix_events_at", "at"),
     Index("ix_events_client", "client"),
     Index("ix_events_reason", "reason"),

@@ -177,7 +177,7 @@ def _forget_repositories(connection: Connection, keys: Sequence[tuple[str, str, 
         connection.execute(gone, values)
 
 
-_SIGNED = [column for column in issued.c if column.name != "content"]
+_SIGNED = [issued.c[name] for name in Issued.__dataclass_fields__ if name != "content"]
 _HEADS = [column for column in _SIGNED if column.name != "envelope"]
 
 

@@ -1,0 +1,55 @@
+"""What the pages show: where options come from, what revisions changed, details of events, sizes day by day."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Add columns and tables; fill ``growth`` from what runs reported."""
+    op.create_table(
+        "contents",
+        sa.Column("client", sa.String(length=64), nullable=False),
+        sa.Column("backup", sa.String(length=64), nullable=False),
+        sa.Column("repository", sa.String(length=64), nullable=False),
+        sa.Column("archive", sa.String(length=128), nullable=False),
+        sa.Column("start", sa.String(length=27), nullable=False),
+        sa.Column("report", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("client", "backup", "repository", "archive", name=op.f("pk_contents")),
+    )
+    op.create_table(
+        "definitions",
+        sa.Column("backup", sa.String(length=64), nullable=False),
+        sa.Column("retention", sa.JSON(), nullable=False),
+        sa.Column("options", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("backup", name=op.f("pk_definitions")),
+    )
+    op.create_table(
+        "growth",
+        sa.Column("day", sa.String(length=10), nullable=False),
+        sa.Column("repository", sa.String(length=64), nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("original_size", sa.BigInteger(), nullable=False),
+        sa.Column("compressed_size", sa.BigInteger(), nullable=False),
+        sa.Column("deduplicated_size", sa.BigInteger(), nullable=False),
+        sa.Column("repository_size", sa.BigInteger(), nullable=False),
+        sa.Column("archives", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("day", "repository", "url", name=op.f("pk_growth")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_growth_repository_url_day", "growth", ["repository", "url", "day"], unique=False)
+    op.create_index("ix_backups_next_due", "backups", ["next_due", "running"], unique=False)
+    op.create_index(
+        "ix_backups_cron_time_zone_next_due",
+        "backups",
+        ["cron", "time_zone", "next_due", "suspended"],
+        unique=False,
+    )
+    op.add_column("revisions", sa.Column("changes", sa.JSON(), nullable=False, server_default="[]"))
+    op.add_column("issued", sa.Column("former_digest", sa.String(length=80), nullable=False, server_default=""))
+    op.add_column("issued", sa.Column("former", sa.JSON(none_as_null=True), nullable=True))
+    op.add_column("events", sa.Column("detail", sa.Text(), nullable=False, server_default=""))
