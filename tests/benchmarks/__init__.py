@@ -1,1 +1,1 @@
-"""How fast it is, against floors measured in the same run: ``make bench``. One file for each subject, ``bench_….py``."""
+"""How fast it is, against floors measured in the same run: ``make bench``. One file for each subject."""
