@@ -14,6 +14,7 @@ import structlog
 from aiohttp import web
 
 from schema.errors import DirectorError
+from web_readonly.caching import Body, Cache, make_body
 from web_readonly.pages import as_json, dump
 from web_readonly.questions import Asked, NotFound
 from web_readonly.reader import InvalidQuery, StoreUnavailable
@@ -49,6 +50,7 @@ class Answering:
         self._now = now
         self._pages = pages
         self._threads = ThreadPoolExecutor(THREADS, "dashboard")
+        self._cache = Cache(reader.version)
 
     async def close(self, _: web.Application) -> None:
         """End the threads; the reader belongs to whoever made it."""
@@ -75,14 +77,18 @@ class Answering:
     ) -> web.StreamResponse:
         asked = read_request(request, filters=view.filters, now=self._now())
         loop = asyncio.get_running_loop()
+
+        async def make() -> Body:
+            return await loop.run_in_executor(self._threads, lambda: make_body(answer(asked)))
+
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                body = await loop.run_in_executor(self._threads, answer, asked)
+                body = await self._cache.get(f"{content_type} {view.path}", asked, make)
         except TimeoutError:
             raise StoreUnavailable(
                 f"the store did not answer within {ANSWER_SECONDS:.0f} seconds", hint="try again in a moment"
             ) from None
-        return as_response(body, content_type)
+        return as_kept(request, body, content_type)
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -147,6 +153,30 @@ def read_request(request: web.Request, *, filters: tuple[str, ...], now: datetim
         if values:
             query[name] = values
     return Asked(now=now, path=dict(request.match_info), query=query)
+
+
+def as_kept(request: web.Request, body: Body, content_type: str) -> web.Response:
+    """Return an answer, or 304 when the viewer has just these bytes.
+
+    The browser may keep it (``private``: no proxy may), and has to ask before each use (``no-cache``), which is when
+    access is decided: without it there is neither 304 nor 200. Pages hold no secret that a disk must not hold.
+    """
+    packs = bool(body.packed) and "gzip" in request.headers.get("Accept-Encoding", "").lower()
+    # Other bytes have another tag; either says that the content is the same.
+    tags = {True: f"{body.digest}-gzip", False: body.digest}
+    headers = {
+        "ETag": f'"{tags[packs]}"',
+        "Cache-Control": "private, no-cache",
+        # Cookie and Authorization: what one who has logged in may see is not for who comes to this browser next.
+        "Vary": "Accept-Encoding, Authorization, Cookie",
+    }
+    if any(known.value in {*tags.values(), "*"} for known in request.if_none_match or ()):
+        return web.Response(status=304, headers=headers)
+    if packs:
+        headers["Content-Encoding"] = "gzip"
+    return web.Response(
+        body=body.packed if packs else body.content, content_type=content_type, charset="utf-8", headers=headers
+    )
 
 
 def as_response(body: bytes, content_type: str, *, status: int = 200) -> web.Response:

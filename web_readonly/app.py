@@ -16,6 +16,8 @@ from aiohttp import web
 
 from schema.errors import TerminalError, TransientError
 from web_readonly.answering import Answering
+from web_readonly.live import Live
+from web_readonly.metrics import CONTENT_TYPE, StoreMetrics
 from web_readonly.pages import Pages, load_assets
 from web_readonly.views import VIEWS
 
@@ -45,18 +47,19 @@ HEADERS: Final = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 _ALLOW_REMOTE: Final = web.AppKey("allow_remote", bool)
+_IN_THREAD: Final = 64 * 1024
+"""Bytes from which a thread compresses."""
 _TEXT: Final = "text/plain; charset=utf-8"
-_PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def make_app(
     reader: Reader,
     *,
     now: Callable[[], datetime],
-    metrics: Callable[[], bytes] | None = None,
+    metrics: StoreMetrics | None = None,
     allow_remote: bool = False,
 ) -> web.Application:
-    """Return the application. ``metrics`` gives Prometheus' text format, or there is no ``/metrics``.
+    """Return the application. ``metrics`` adds the director's own numbers to those of its store.
 
     Unless ``allow_remote``, it answers only to names of this machine, so that no site can reach it by renaming itself
     (DNS rebinding), and ``serving`` listens on loopback only.
@@ -70,10 +73,12 @@ def make_app(
             app.router.add_get(view.path, dashboard.page(view))
         if view.api:
             app.router.add_get(view.api_path, dashboard.twin(view))
+    live = Live(reader.version)
+    app.router.add_get("/live", live.stream)
+    app.on_shutdown.append(live.close)
     app.router.add_get("/static/{name}", partial(_static, assets))
     app.router.add_get("/livez", _livez)
-    if metrics is not None:
-        app.router.add_get("/metrics", partial(_metrics, metrics))
+    app.router.add_get("/metrics", partial(_metrics, metrics or StoreMetrics(reader, now=now)))
     app.on_response_prepare.append(_put_headers)
     app.on_cleanup.append(dashboard.close)
     return app
@@ -172,5 +177,8 @@ async def _livez(_: web.Request) -> web.Response:
     return web.Response(body=b"ok\n", headers={"Content-Type": _TEXT, "Cache-Control": "no-store"})
 
 
-async def _metrics(metrics: Callable[[], bytes], _: web.Request) -> web.Response:
-    return web.Response(body=metrics(), headers={"Content-Type": _PROMETHEUS, "Cache-Control": "no-store"})
+async def _metrics(metrics: StoreMetrics, _: web.Request) -> web.Response:
+    headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
+    response = web.Response(body=await metrics.text(), headers=headers, zlib_executor_size=_IN_THREAD)
+    response.enable_compression()
+    return response

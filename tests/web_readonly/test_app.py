@@ -32,7 +32,7 @@ def dashboard(path: Path, **options):
 
 
 def test_there_is_no_route_but_get_and_head(tmp_path):
-    app = dashboard(tmp_path / "store.db", metrics=lambda: b"")
+    app = dashboard(tmp_path / "store.db")
 
     assert {route.method for route in app.router.routes()} == {"GET", "HEAD"}
 
@@ -68,7 +68,7 @@ async def test_reading_every_page_leaves_the_store_as_it_was(store):
 
 async def test_every_response_forbids_what_a_page_does_not_need(store):
     paths = ("/", "/nope", "/clients?x=1", "/api/v1/overview", "/api/v1/x", "/static/style.css", "/livez", "/metrics")
-    async with visiting(store, metrics=lambda: b"up 1\n") as client:
+    async with visiting(store) as client:
         for path in paths:
             response = await client.get(path)
 
@@ -77,7 +77,7 @@ async def test_every_response_forbids_what_a_page_does_not_need(store):
             assert "Server" not in response.headers
 
 
-async def test_pages_are_kept_by_no_cache_and_static_files_by_every(store):
+async def test_pages_are_kept_by_the_browser_alone_and_static_files_by_every_cache(store):
     async with visiting(store) as client:
         page = await client.get("/")
         html = await page.text()
@@ -85,7 +85,7 @@ async def test_pages_are_kept_by_no_cache_and_static_files_by_every(store):
         known = await client.get(f"/static/style.css?{style}")
         unknown = await client.get("/static/style.css?old")
 
-        assert page.headers["Cache-Control"] == "no-store"
+        assert page.headers["Cache-Control"] == "private, no-cache"
         assert known.headers["Cache-Control"] == "public, max-age=31536000, immutable"
         assert (known.content_type, unknown.headers["Cache-Control"]) == ("text/css", "no-cache")
 
@@ -139,7 +139,6 @@ async def test_what_is_not_there_is_a_404_that_helps(store):
         "/repositories/nowhere",
         "/source/0000000",
         "/source/ab",
-        "/metrics",
         "/api/v1/clients/nobody",
         "/api/v1/nope",
         "/api/v1/runs/zzz/log",

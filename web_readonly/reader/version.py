@@ -37,26 +37,24 @@ class StoreVersion:
         """Return the version; empty when the store cannot be read at this moment. Blocks for no lock of others."""
         with self._lock:
             try:
-                found = self._path.stat()
-                if self._connection is None or self._file != (found.st_dev, found.st_ino):
-                    self._open()
-                    self._file = (found.st_dev, found.st_ino)
-                return f"{self._opening}-{self._ask()}"
+                (number,) = self._current().execute("PRAGMA data_version").fetchone()
             except (OSError, sqlite3.Error):
                 self._close()
                 return ""
+            return f"{self._opening}-{number}"
 
-    def _ask(self) -> int:
-        assert self._connection is not None
-        (number,) = self._connection.execute("PRAGMA data_version").fetchone()
-        return int(number)
-
-    def _open(self) -> None:
+    def _current(self) -> sqlite3.Connection:
+        """Return the connection; a new one when another file took the path."""
+        found = self._path.stat()
+        file = (found.st_dev, found.st_ino)
+        if self._connection is not None and self._file == file:
+            return self._connection
         self._close()
         address = f"file:{quote(str(self._path.absolute()))}?mode=ro"
         self._connection = sqlite3.connect(address, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA query_only = ON")
-        self._opening = secrets.token_hex(4)
+        self._file, self._opening = file, secrets.token_hex(4)
+        return self._connection
 
     def _close(self) -> None:
         if self._connection is not None:
