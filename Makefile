@@ -58,6 +58,11 @@ demo: install ## run a director, two clients and the dashboard on this machine (
 	@tools/system-packages borg git ssh
 	$(PYTHON) examples/demo/demo.py $(if $(CHECK),--check)
 
+.PHONY: screenshots
+screenshots: install ## take the pictures of the README and the docs anew, from the demo
+	@tools/system-packages borg chromium git ssh
+	$(PYTHON) -m tools.screenshots
+
 .PHONY: schemas
 schemas: install ## regenerate the published JSON Schemas
 	$(PYTHON) -m tools.schemas

@@ -87,6 +87,13 @@ async def _dashboard(url: str) -> AsyncIterator[str]:
     if url:
         yield url.rstrip("/")
         return
+    async with dashboard_of_the_tests() as served:
+        yield served
+
+
+@asynccontextmanager
+async def dashboard_of_the_tests() -> AsyncIterator[str]:
+    """Serve the tests' seeded store, where it is always the same morning; yields the URL."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "store.db"
         await seeded.seed(path)

@@ -111,12 +111,13 @@ def program(name: str) -> str:
 class Fleet:
     """One director and its clients below ``folder``."""
 
-    def __init__(self, folder: Path, *, speed: float = 1) -> None:
-        """``speed`` is how fast the clients' clock runs (see ``fast_client``)."""
+    def __init__(self, folder: Path, *, speed: float = 1, pages: bool = False) -> None:
+        """``speed`` is how fast the clients' clock runs (see ``fast_client``); ``pages`` serves the dashboard."""
         self.folder = folder
         self.speed = speed
         self.began = time.time()
         self.port = free_port()
+        self.pages_port = free_port() if pages else 0
         self.director_folder = folder / "d"  # short: a Unix socket's path has at most 107 characters
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.prefix: tuple[str, ...] = ()
@@ -129,10 +130,11 @@ class Fleet:
         }
         for name in ("home", "nas"):
             (folder / name).mkdir(parents=True)
+        web = f'address = "127.0.0.1:{self.pages_port}"' if pages else "enabled = false"
         (folder / "director.toml").write_text(
             f'state_directory = "{self.director_folder}"\nresync = "10s"\n'
             f'[source]\nurl = "{folder}/source.git"\ninterval = "5s"\n'
-            f'[listen]\naddress = "127.0.0.1:{self.port}"\n[web]\nenabled = false\n'
+            f'[listen]\naddress = "127.0.0.1:{self.port}"\n[web]\n{web}\n'
         )
         self.director("init", "--bare", str(folder / "source.git"))
         self.source = GitRepository(folder / "source")
@@ -153,6 +155,11 @@ class Fleet:
                 process.wait(5)
         for log in sorted(self.folder.glob("*.log")):  # pytest shows it when the test failed
             sys.stdout.write(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").split("\n")[-40:]))
+
+    @property
+    def dashboard(self) -> str:
+        """The URL of the dashboard (``pages``)."""
+        return f"http://127.0.0.1:{self.pages_port}"
 
     # --- Programs -----------------------------------------------------------------------------------------------------
 
