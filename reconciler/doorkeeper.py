@@ -16,6 +16,7 @@ from reconciler.core import enrolment, lockout, refusals
 from reconciler.core.enrolment import Accepted, Approval, Pending, Registry, TokenState
 from reconciler.core.refusals import Refused
 from schema import envelope, wire
+from schema.addresses import source_of
 from schema.errors import DirectorError, TrustError
 from schema.wire import RefusalCode, State
 
@@ -153,7 +154,7 @@ class Doorkeeper:
 
     def unlock(self, address: str) -> bool:
         """Forget the failures of an address (or of its /64); False when there were none."""
-        known = [name for name in {address, lockout.source_of(address)} if self._lockouts.unlock(name)]
+        known = [name for name in {address, source_of(address)} if self._lockouts.unlock(name)]
         self._keep(*known)
         return bool(known)
 

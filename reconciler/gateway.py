@@ -21,16 +21,17 @@ from aiohttp import web
 
 from reconciler.audit import Audit, Events
 from reconciler.background import Background
-from reconciler.core import lockout, refusals
+from reconciler.core import refusals
 from reconciler.core.enrolment import Accepted, Approval, Pending
 from reconciler.core.refusals import Refused
 from reconciler.deadlines import Deadlines
 from reconciler.doorkeeper import RETURNS_A_SECOND, Doorkeeper, Trust, spread
 from reconciler.issued import IssuedReader, IssuedStates
-from reconciler.listen import UNIX, Address, Connection, Listeners, Proxies, check_plain
+from reconciler.listen import Address, Connection, Listeners, check_plain
 from reconciler.metrics import CONTENT_TYPE, Metrics, metrics_text
 from reconciler.session import CLOSE_SECONDS, SEND_SECONDS, Session
 from schema import envelope, wire
+from schema.addresses import UNIX, Proxies, source_of
 from schema.errors import DirectorError, TrustError
 from schema.wire import RefusalCode, State
 
@@ -158,6 +159,8 @@ class Gateway:
         self._stopping = False
         self.addresses: tuple[Address, ...] = ()
         """Where it listens, once started."""
+        self.all_numbers: Callable[[], Awaitable[bytes]] | None = None
+        """Gives what ``/metrics`` answers when the store is read as well: ``numbers`` and the store's."""
 
     # --- What the loop and the commands say ---------------------------------------------------------------------------
 
@@ -271,12 +274,12 @@ class Gateway:
             case "/readyz":
                 return await self._ready()
             case "/metrics" if self._has_metrics_here:
-                return self._numbers()
+                return await self._numbers()
         return _text("not found", status=404)
 
     async def _serve_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method in {"GET", "HEAD"} and request.path == "/metrics":
-            return self._numbers()
+            return await self._numbers()
         return _text("not found", status=404)
 
     @property
@@ -284,12 +287,17 @@ class Gateway:
         alone = all(address.is_local for address in self._settings.listen) and not self._settings.proxies
         return self._settings.metrics_listen is None and alone
 
-    def _numbers(self) -> web.Response:
+    def numbers(self) -> bytes:
+        """Return the numbers of this process in Prometheus' text format."""
         self._metrics.connections.labels("open").set(len(self._open))
         self._metrics.connections.labels("pending").set(len(self._waiting))
         self._metrics.connections.labels("handshake").set(self._door.handshakes)
         self._metrics.locked.set(len(self._door.locked))
-        return web.Response(body=metrics_text(self._metrics), headers={**_HEADERS, "Content-Type": CONTENT_TYPE})
+        return metrics_text(self._metrics)
+
+    async def _numbers(self) -> web.Response:
+        body = await self.all_numbers() if self.all_numbers is not None else self.numbers()
+        return web.Response(body=body, headers={**_HEADERS, "Content-Type": CONTENT_TYPE})
 
     async def _ready(self) -> web.Response:
         reason = "shutting down" if self._stopping else ""
@@ -336,7 +344,7 @@ class Gateway:
     def _source(self, request: web.BaseRequest) -> str:
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None
         address = peer[0] if isinstance(peer, tuple) else UNIX
-        return lockout.source_of(self._settings.proxies.source(address, request.headers.getall("X-Forwarded-For", [])))
+        return source_of(self._settings.proxies.source(address, request.headers.getall("X-Forwarded-For", [])))
 
     async def _greet(self, session: Session) -> bool:
         """Return whether the client was let in, to stay or to wait."""

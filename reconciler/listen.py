@@ -7,7 +7,6 @@ needs TLS, and the director does not start without.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import socket
 import stat
@@ -18,20 +17,18 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from schema import wire
+from schema.addresses import is_loopback
 from schema.errors import TerminalError, TransientError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
 
-UNIX: Final = "unix"
-"""What stands for the peer of a Unix socket: as source address, and among trusted proxies."""
+    from schema.addresses import Proxies
+
 BACKLOG: Final = 4096
 MAX_UNPROVED_BYTES: Final = 64 * 1024
 """What a connection may send before its handshake is over: request head and two small frames."""
-_FORWARDED: Final = "X-Forwarded-For"
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,77 +58,12 @@ class Address:
     @property
     def is_local(self) -> bool:
         """Whether only this machine can reach it."""
-        if self.path or self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host.partition("%")[0]).is_loopback
-        except ValueError:
-            return False
+        return bool(self.path) or is_loopback(self.host)
 
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Proxies:
-    """The proxies that are believed."""
-
-    networks: tuple[Network, ...] = ()
-    unix: bool = False
-
-    @classmethod
-    def parse(cls, texts: Iterable[str]) -> Proxies:
-        """Return the proxies of networks, addresses and the word ``unix``."""
-        networks: list[Network] = []
-        unix = False
-        for text in texts:
-            if text == UNIX:
-                unix = True
-                continue
-            try:
-                networks.append(ipaddress.ip_network(text))
-            except ValueError:
-                raise TerminalError(
-                    f"'{text}' is not a network of trusted proxies",
-                    hint="write for example 10.0.0.5, 10.0.0.0/24 or unix",
-                ) from None
-        return cls(tuple(networks), unix)
-
-    def __bool__(self) -> bool:
-        return bool(self.networks) or self.unix
-
-    def trusts(self, address: str) -> bool:
-        """Whether ``address`` is one of the proxies."""
-        if address == UNIX:
-            return self.unix
-        parsed = _parse(address)
-        return parsed is not None and any(parsed in network for network in self.networks)
-
-    def source(self, peer: str, forwarded: Sequence[str]) -> str:
-        """Return who really connects: ``peer``, or when it is a proxy the last forwarded address that is none.
-
-        Everything before that address in X-Forwarded-For may have been written by the client itself.
-        """
-        if not self or not self.trusts(peer):
-            return peer
-        for text in reversed([part.strip() for header in forwarded for part in header.split(",")]):
-            parsed = _parse(text)
-            if parsed is None:
-                break
-            if not self.trusts(str(parsed)):
-                return str(parsed)
-        return peer
-
-
-def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        parsed = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return mapped or parsed
 
 
 def check_plain(addresses: Iterable[Address], proxies: Proxies) -> None:

@@ -19,11 +19,12 @@ from reconciler import borgmatic_schema, tls
 from reconciler.admin import Admin, Operations
 from reconciler.gateway import Gateway, GatewaySettings
 from reconciler.keys import load_identity, only_director, prepare_directory
-from reconciler.listen import Address, Proxies
+from reconciler.listen import Address
 from reconciler.loop import LoopSettings, Reconciler
 from reconciler.metrics import Metrics
 from reconciler.source import Source, SourceSettings
 from reconciler.store import Retention, Store
+from schema.addresses import Proxies
 from schema.envelope import EnrolmentString
 from schema.errors import DirectorError, TerminalError
 

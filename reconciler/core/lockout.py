@@ -10,11 +10,9 @@ A lock is never evicted: when nothing but locks is left, all further sources sha
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -29,20 +27,6 @@ OTHERS: Final = "*"
 
 _SPARED_BURST: Final = 20.0
 _SPARED_RATE: Final = 10.0
-
-
-@lru_cache(4096)
-def source_of(address: str) -> str:
-    """Return what is locked for ``address``: itself, or the /64 of an IPv6 address."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address[:64]
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is None:
-            return str(ipaddress.ip_network((parsed, 64), strict=False))
-        parsed = parsed.ipv4_mapped
-    return str(parsed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from reconciler.gateway import GatewaySettings
-from reconciler.listen import Proxies
 from schema import envelope, wire
+from schema.addresses import Proxies
 from schema.envelope import ClientIdentity
 from schema.wire import RefusalCode, State
 from tests.reconciler.house import (

@@ -11,8 +11,9 @@ import pytest
 import uvloop
 
 from reconciler.gateway import GatewaySettings
-from reconciler.listen import Address, Proxies
+from reconciler.listen import Address
 from schema import wire
+from schema.addresses import Proxies
 from schema.envelope import ClientIdentity
 from schema.wire import RefusalCode
 from tests.reconciler import wire_client

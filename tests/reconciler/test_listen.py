@@ -11,7 +11,7 @@ import pytest
 
 from reconciler import tls
 from reconciler.gateway import GatewaySettings
-from reconciler.listen import Address, Proxies
+from reconciler.listen import Address
 from schema import wire
 from schema.errors import TerminalError, TransientError, TrustError
 from tests.client.virtual_clock import VirtualClock
@@ -144,29 +144,3 @@ async def test_when_the_place_of_the_numbers_is_taken_nothing_else_stays_open(tm
         await house.open()
     await house.store.close()
     assert not Path(door.path).exists()
-
-
-# --- Proxies ---
-
-
-@pytest.mark.parametrize("text_", ["", "proxy.example", "10.0.0.5/24", "10.0.0.0/99", "*"])
-def test_a_proxy_that_is_no_network_is_refused(text_):
-    with pytest.raises(TerminalError, match="trusted proxies"):
-        Proxies.parse([text_])
-
-
-@pytest.mark.parametrize(
-    ("peer", "forwarded", "source"),
-    [
-        ("198.51.100.1", ["203.0.113.5"], "198.51.100.1"),
-        ("10.0.0.1", [], "10.0.0.1"),
-        ("10.0.0.1", ["203.0.113.5"], "203.0.113.5"),
-        ("10.0.0.1", ["192.0.2.66", "203.0.113.5, 10.0.0.2"], "203.0.113.5"),
-        ("10.0.0.1", ["203.0.113.5, nonsense"], "10.0.0.1"),
-        ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.1"),
-        ("::ffff:10.0.0.1", ["2001:db8::5"], "2001:db8::5"),
-        ("unix", ["203.0.113.5"], "203.0.113.5"),
-    ],
-)
-def test_only_the_last_address_that_a_proxy_wrote_is_believed(peer, forwarded, source):
-    assert Proxies.parse(["10.0.0.0/8", "unix"]).source(peer, forwarded) == source

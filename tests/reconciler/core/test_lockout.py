@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core.lockout import ATTEMPTS, DURATION, OTHERS, WINDOW, LockoutRow, Lockouts, source_of
+from reconciler.core.lockout import ATTEMPTS, DURATION, OTHERS, WINDOW, LockoutRow, Lockouts
 
 WALL = datetime(2026, 11, 23, 18, 0, tzinfo=UTC)
 
@@ -194,23 +194,3 @@ def test_no_history_breaks_the_bookkeeping(history):
         assert locked <= (table.remaining(name, at=at) == DURATION)
         assert len(table) <= 4
         assert sum(len(level) for level in table._levels) == len(table)
-
-
-# --- Sources ---
-
-
-@pytest.mark.parametrize(
-    ("address", "source"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("::1", "::/64"),
-        ("unix", "unix"),
-        ("x" * 500, "x" * 64),
-    ],
-)
-def test_what_is_locked_is_an_ipv4_address_or_the_64_of_an_ipv6_address(address, source):
-    assert source_of(address) == source
