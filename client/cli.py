@@ -299,7 +299,7 @@ def status(context: _Context, output: str) -> int:
     if output == "table":
         _print_status(found)
     else:
-        _print_as(found.model_dump(mode="json"), output)
+        _print_as(found.model_dump(mode="json", by_alias=True), output)
     return OK if found.is_well else WRONG
 
 

@@ -11,6 +11,7 @@ from contextlib import closing, suppress
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
 
 from client import doctor, scheduler
 from client.agent import Agent
@@ -117,7 +118,7 @@ async def run_once(
 class JobStatus(BaseModel):
     """One job, for a person or a script."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, validate_by_name=True)
 
     backup: str
     schedule: str = ""
@@ -128,9 +129,9 @@ class JobStatus(BaseModel):
 
 
 class ClientStatus(BaseModel):
-    """How this machine is, as far as its own disk tells. The field names are an interface for scripts."""
+    """How this machine is, as far as its own disk tells. The JSON's names are an interface for scripts."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, validate_by_name=True)
 
     name: str
     fingerprint: str

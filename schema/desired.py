@@ -12,6 +12,7 @@ import shlex
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
 
 from schema.cron import Cron, TimeZone
 from schema.resources import AbsolutePath, Action, Directories, DriftMode, EncryptionMode, Sealed
@@ -26,9 +27,20 @@ MAX_DESIRED_BYTES = 4 * 1024 * 1024
 
 
 class Sent(BaseModel):
-    """Base of what travels: frozen; unknown fields of a newer peer are ignored."""
+    """Base of what travels: frozen; unknown fields of a newer peer are ignored.
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    Sent, stored and signed in snake_case; the aliases are for people and scripts, who read it inside the read model.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        allow_inf_nan=False,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=False,
+        serialize_by_alias=False,
+    )
 
 
 def _relative_path(text: str) -> str:

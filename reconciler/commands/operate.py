@@ -181,7 +181,7 @@ def runs(
         ("BACKUP", _text("backup")),
         ("OUTCOME", lambda row: row["outcome"] or "running"),
         ("TOOK", _took),
-        ("NEW DATA", lambda row: human_size(sum(one["deduplicated_size"] for one in row["statistics"]))),
+        ("NEW DATA", lambda row: human_size(sum(one["deduplicatedSize"] for one in row["statistics"]))),
         ("RUN", lambda row: row["id"][:12]),
         ("ERROR", lambda row: row["error"][:80]),
     ]
@@ -249,7 +249,7 @@ def _one_line(run: Row) -> str:
     if not progress:
         return f"{name}: started ({run['trigger']})"
     return (
-        f"{name}: {progress['files']} files, {human_size(progress['original_size'])} {one_line(progress['path'])[:60]}"
+        f"{name}: {progress['files']} files, {human_size(progress['originalSize'])} {one_line(progress['path'])[:60]}"
     )
 
 

@@ -24,7 +24,7 @@ def format_problems(problems: Sequence[Problem], form: str, *, summary: str) -> 
                 {
                     "ok": not _errors(problems),
                     "summary": summary,
-                    "problems": [one.model_dump(mode="json") for one in problems],
+                    "problems": [one.model_dump(mode="json", exclude={"excerpt"}) for one in problems],
                 }
             )
         case "github":

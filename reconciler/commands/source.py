@@ -145,9 +145,8 @@ def build(path: Path, client: str | None, out: Path | None, output: str) -> None
         if out is not None:
             jobs = out / name / "jobs.json"
             jobs.parent.mkdir(parents=True, exist_ok=True)
-            jobs.write_text(
-                json.dumps([job.model_dump(mode="json") for job in content.jobs], indent=2) + "\n", encoding="utf-8"
-            )
+            shown = [job.model_dump(mode="json", by_alias=True) for job in content.jobs]
+            jobs.write_text(json.dumps(shown, indent=2) + "\n", encoding="utf-8")
     if out is not None:
         click.echo(f"wrote the files of {len(contents)} {'client' if len(contents) == 1 else 'clients'} to {out}")
 

@@ -81,8 +81,10 @@ def _begin_deferred(connection: Connection) -> None:
 
 
 def to_json_text(value: Any) -> str:
-    """Return the text of a JSON column; models keep their own words."""
-    return value.model_dump_json() if isinstance(value, BaseModel) else to_json(value, inf_nan_mode="null").decode()
+    """Return the text of a JSON column; models keep their own words, and inside of tuples the names of their fields."""
+    if isinstance(value, BaseModel):
+        return value.model_dump_json()
+    return to_json(value, by_alias=False, inf_nan_mode="null").decode()
 
 
 def migrate(engine: Engine, *, path: Path) -> None:
