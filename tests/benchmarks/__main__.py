@@ -28,7 +28,10 @@ _PREFIX: Final = "bench_"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return what the program exits with: 1 when something misses or breaks."""
-    asked = _parser().parse_args(arguments)
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    if unknown := set(asked.names) - set(names()):
+        parser.error(f"there is no benchmark '{min(unknown)}'; there are: {', '.join(names())}")
     folder = _BUILD / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     options = Options(quick=asked.quick, folder=folder)
@@ -58,7 +61,7 @@ def names() -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[[], *names()], metavar="NAME", help=f"only these: {names()}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"only these, of: {', '.join(names())}")
     parser.add_argument("--quick", action="store_true", help="small sizes: to see that it works")
     parser.add_argument("--json", type=Path, default=_BUILD / "bench.json", metavar="PATH", help="where the rows go")
     return parser

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_HEADS: Final = ("what", "ours", "floor", "ratio", "must reach", "")
-_RIGHT: Final = (False, True, True, True, True, False)
+_HEADS: Final = ("what", "ours", "floor", "ratio", "must reach", "", "")
+_RIGHT: Final = (False, True, True, True, True, False, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class Row:
     most_ratio: float | None = None
     least_ratio: float | None = None
     """For rates, and for "so many times faster"."""
+    note: str = ""
+    """What helps to read it; in no verdict."""
 
     @property
     def ratio(self) -> float | None:
@@ -60,7 +62,7 @@ class Row:
         """What it must reach, in words."""
         parts = []
         if self.most is not None:
-            parts.append(f"≤ {_number(self.most)} {self.unit}")
+            parts.append(f"≤ {_number(self.most)} {self.unit}".rstrip())
         if self.most_ratio is not None:
             parts.append(f"≤ {_number(self.most_ratio)} ×")
         if self.least_ratio is not None:
@@ -69,7 +71,7 @@ class Row:
 
     def as_json(self) -> dict[str, Any]:
         """Return it for the file."""
-        names = ("what", "ours", "unit", "floor", "ratio", "most", "most_ratio", "least_ratio", "reached")
+        names = ("what", "ours", "unit", "floor", "ratio", "most", "most_ratio", "least_ratio", "reached", "note")
         return {name: getattr(self, name) for name in names}
 
 
@@ -85,7 +87,7 @@ def _cells(row: Row) -> Sequence[str]:
     verdict = ("ok" if row.reached else "MISSED") if row.bound else ""
     floor = "" if row.floor is None else f"{_number(row.floor)} {row.unit}"
     ratio = "" if row.ratio is None else f"{_number(row.ratio)} ×"
-    return row.what, f"{_number(row.ours)} {row.unit}", floor, ratio, row.bound, verdict
+    return row.what, f"{_number(row.ours)} {row.unit}".rstrip(), floor, ratio, row.bound, verdict, row.note
 
 
 def _aligned(text: str, width: int, right: bool) -> str:  # noqa: FBT001 - mapped over three columns of values
