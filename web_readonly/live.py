@@ -46,7 +46,7 @@ class Live:
         self._read = version
         self._version: str | None = None
         """None before the first look."""
-        self._viewers = 0
+        self._viewers: list[web.Request] = []
         self._changed = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
         self._closing = False
@@ -54,7 +54,7 @@ class Live:
     @property
     def viewers(self) -> int:
         """How many there are."""
-        return self._viewers
+        return len(self._viewers)
 
     @property
     def looks(self) -> bool:
@@ -68,13 +68,13 @@ class Live:
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """Answer ``GET /live``."""
-        if self._closing or self._viewers >= MAX_VIEWERS:
+        if self._closing or len(self._viewers) >= MAX_VIEWERS:
             return _full()
         response = web.StreamResponse(headers=_HEADERS)
         if request.method == "HEAD":
             await response.prepare(request)
             return response
-        self._viewers += 1
+        self._viewers.append(request)
         try:
             if self._looking is None:
                 self._looking = asyncio.create_task(self._look())
@@ -84,7 +84,7 @@ class Live:
             if request.transport is not None:
                 request.transport.abort()
         finally:
-            self._viewers -= 1
+            self._viewers.remove(request)
             if not self._viewers and self._looking is not None:
                 self._looking.cancel()
                 self._looking = self._version = None
@@ -96,7 +96,7 @@ class Live:
         until = loop.time() + LIFE_SECONDS * _between(0.8, 1.0)
         await _write(response, f"retry: {_between(*RETRY_SECONDS) * 1000:.0f}\n\n")
         told = None
-        while not self._closing and loop.time() < until:
+        while not (self._closing or _is_gone(request) or loop.time() > until):
             version, changed = self._version, self._changed
             if version is not None and version != told:
                 await _write(response, f"id: {version}\nevent: changed\ndata: {version or 'unreadable'}\n\n")
@@ -111,7 +111,7 @@ class Live:
     async def _look(self) -> None:
         while True:
             version = await asyncio.to_thread(self._read)
-            if version != self._version:
+            if version != self._version or any(map(_is_gone, self._viewers)):
                 self._version = version
                 self._wake()
             await asyncio.sleep(LOOK_SECONDS)
@@ -128,6 +128,11 @@ def _full() -> web.Response:
         text="too many pages are open: this one is renewed by a timer\n",
         headers={"Retry-After": str(FULL_SECONDS), "Cache-Control": "no-store"},
     )
+
+
+def _is_gone(viewer: web.Request) -> bool:
+    """Whether somebody closed the page; nobody else tells a handler that has nothing to write."""
+    return viewer.transport is None or viewer.transport.is_closing()
 
 
 def _keep_little(transport: asyncio.Transport | None) -> None:
