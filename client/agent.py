@@ -2,9 +2,9 @@
 
 ::
 
-    connection ─▶ follower ─▶ schedule ─▶ runs ─▶ inventory
-        ▲             └─────▶ drift ─┐     │          │
-        └── delivery ◀── outbox ◀────┴─────┴──────────┘
+    connection ─▶ follower ─▶ schedule ─▶ runs ─▶ inventory ─▶ contents
+        ▲             └─────▶ drift ─┐     │          │            │
+        └── delivery ◀── outbox ◀────┴─────┴──────────┴────────────┘
 
 The schedule starts at once from the last good state and goes on for weeks without a director. A loop that breaks is
 logged and started again: one bug must not stop the backups. ``client.build`` puts an agent together.
@@ -23,6 +23,7 @@ from typing import Literal, Protocol
 from client import scheduler
 from client.clock import Clock, within, woken
 from client.connection import Connection, Credentials, Status
+from client.contents import Contents
 from client.delivery import Delivery
 from client.dial import Dial
 from client.follower import Follower
@@ -33,7 +34,18 @@ from client.scheduler import Due, Plan
 from client.state import StateDirectory
 from schema.desired import DesiredState, Job
 from schema.errors import DirectorError, TransientError, TrustError
-from schema.observed import ArchivesSeen, ClientEvent, Drift, JobState, Report, StateReport, Trigger, Versions
+from schema.observed import (
+    Archive,
+    ArchiveContents,
+    ArchivesSeen,
+    ClientEvent,
+    Drift,
+    JobState,
+    Report,
+    StateReport,
+    Trigger,
+    Versions,
+)
 from schema.wire import Accepted, Acknowledged, Pull
 
 TICK_SECONDS = 15.0
@@ -60,6 +72,9 @@ class Machine(Protocol):
 
     async def inventory(self, job: Job, now: datetime) -> tuple[ArchivesSeen, ...]:
         """Return the archives in the job's repositories."""
+
+    async def contents(self, job: Job, repository: str, archive: Archive, now: datetime) -> ArchiveContents:
+        """Return what is in one archive, or why that cannot be said."""
 
     async def versions(self) -> Versions:
         """Return the versions of what is installed."""
@@ -97,6 +112,7 @@ class Agent:
         self._stopping = stopping
         self._recorder = Recorder(outbox)
         self._runs = Runs(runner=machine.runner, recorder=self._recorder, clock=clock)
+        self._contents = Contents(machine.contents, recorder=self._recorder, clock=clock)
         self._connection: Connection | None = None
         self._delivery: Delivery | None = None
         if director is not None:
@@ -174,6 +190,7 @@ class Agent:
             log.warning("cannot read what former runs left", reason=error.message)
             notes = {}
         self._runs.remember(notes)
+        self._contents.remember(notes)
         if lost := await self._runs.report_lost(notes):
             log.warning("runs were lost when the former process ended", count=lost)
         if self._outbox.was_corrupt:
@@ -225,6 +242,7 @@ class Agent:
         if accepted.resend:
             self._reported = None
             self._inventory_due.clear()
+            self._contents.forget()
             self._take_inventory.set()
             self._report.set()
         if self._delivery is not None:
@@ -299,6 +317,7 @@ class Agent:
         )
 
     def _begin(self, due: Due) -> None:
+        self._contents.interrupt()
         run_id = new_run_id()
         task = asyncio.create_task(self._execute(due.job, run_id, trigger=due.trigger, due=due.due))
         self._running[due.job.backup] = (run_id, task)
@@ -371,6 +390,8 @@ class Agent:
                 self._inventory_due[backup] = now + INVENTORY_SECONDS * self._random.uniform(0.8, 1.2)
                 seen = await self._machine.inventory(job, self._clock.now())
                 await self._recorder.record(*seen)
+                self._contents.saw(job, seen)
+            await self._contents.list_wanted(jobs=jobs, may_go_on=lambda: not self._running)
             now = self._clock.monotonic()
             soonest = min((due - now for due in self._inventory_due.values()), default=INVENTORY_SECONDS)
             await woken(self._clock, self._take_inventory, max(1.0, soonest))

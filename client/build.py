@@ -13,6 +13,7 @@ from client.agent import Agent, Stopping
 from client.apply import Applier
 from client.clock import Clock, SystemClock
 from client.connection import Credentials
+from client.contents import Listings
 from client.dial import WebSocketDialer
 from client.follower import Follower
 from client.inventory import Inventories
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from client.settings import ClientSettings
     from schema.desired import DesiredState, Job, SealedSecret
     from schema.envelope import ClientIdentity
-    from schema.observed import ArchivesSeen, Drift, Versions
+    from schema.observed import Archive, ArchiveContents, ArchivesSeen, Drift, Versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class ThisMachine:
     applier: Applier
     watch: drift.Watch
     inventories: Inventories
+    listings: Listings
     program: str
 
     async def drift(self, state: DesiredState, now: datetime) -> tuple[Drift, ...]:
@@ -47,6 +49,9 @@ class ThisMachine:
 
     async def inventory(self, job: Job, now: datetime) -> tuple[ArchivesSeen, ...]:
         return await self.inventories.inventory(job, now)
+
+    async def contents(self, job: Job, repository: str, archive: Archive, now: datetime) -> ArchiveContents:
+        return await self.listings.contents(job, repository, archive, now)
 
     async def versions(self) -> Versions:
         return await doctor.versions(self.program)
@@ -94,6 +99,14 @@ def build_parts(settings: ClientSettings, *, clock: Clock) -> Parts:
         watch=drift.Watch(applier.places),
         inventories=Inventories(
             program=settings.borgmatic, config_directory=config, state_directory=state, turns=turns, pass_on=passed
+        ),
+        listings=Listings(
+            program=settings.borgmatic,
+            config_directory=config,
+            state_directory=state,
+            turns=turns,
+            allowed=settings.policy.contents != "none",
+            pass_on=passed,
         ),
         program=settings.borgmatic,
     )

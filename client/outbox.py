@@ -1,10 +1,10 @@
 """Reports that wait for the director: numbered, durable, and kept until it has stored them.
 
 ``append`` returns when a report is on the disk; concurrent ones share one transaction. A full outbox drops run logs
-first, oldest first, then inventories that a newer one replaced; never a run, and never the newest of anything. Of
-state reports only the newest counts, and only it is kept. When the disk is full, reports wait in memory, as many as
-fit, and ``append`` says so with a ``TransientError``: backups go on. A database that SQLite calls corrupt is set
-aside, and a new epoch begins.
+first, oldest first, then inventories and contents that a newer one replaced; never a run, and never the newest of
+anything. Of state reports only the newest counts, and only it is kept. When the disk is full, reports wait in memory,
+as many as fit, and ``append`` says so with a ``TransientError``: backups go on. A database that SQLite calls corrupt is
+set aside, and a new epoch begins.
 
 The same file holds a small key/value ``state`` table, written in the same transactions: a run's report and the note
 that it ran cannot part, whenever the machine dies.
@@ -29,7 +29,7 @@ from typing import TypeVar
 from client.log import get_logger
 from schema.envelope import random_nonce
 from schema.errors import TransientError
-from schema.observed import ArchivesSeen, Report, RunLog, StateReport
+from schema.observed import ArchiveContents, ArchivesSeen, Report, RunLog, StateReport
 from schema.wire import MAX_REPORTS, ReportItem, Reports
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -89,6 +89,8 @@ def entries(report: Report) -> list[Entry]:
             return entries(first) + entries(second)
         case ArchivesSeen(archives=archives) if archives:
             return entries(report.model_copy(update={"archives": archives[: len(archives) // 2]}))
+        case ArchiveContents(directories=directories) if directories:
+            return entries(report.model_copy(update={"directories": directories[: len(directories) // 2]}))
         case StateReport(drift=drift) if any(one.diff for one in drift):
             return entries(
                 report.model_copy(update={"drift": tuple(one.model_copy(update={"diff": ""}) for one in drift)})
@@ -101,7 +103,7 @@ def entries(report: Report) -> list[Entry]:
 
 def _subject(report: Report) -> str:
     match report:
-        case ArchivesSeen():
+        case ArchivesSeen() | ArchiveContents():
             return f"{report.backup}/{report.repository}"
         case RunLog():
             return f"{report.run}/{report.first}"
@@ -190,12 +192,12 @@ class Database:
             )
 
     def _make_room(self) -> None:
-        """Drop run logs, oldest first, then replaced inventories, until a tenth is free."""
+        """Drop run logs, oldest first, then replaced inventories and contents, until a tenth is free."""
         goal = self._max_bytes * 9 // 10
         logs = "SELECT sequence, size, lines FROM reports WHERE type = 'run-log' ORDER BY sequence"
         replaced = (
-            "SELECT sequence, size, lines FROM reports AS old WHERE type = 'archives' AND EXISTS (SELECT 1 "
-            "FROM reports AS new WHERE new.type = 'archives' AND new.subject = old.subject "
+            "SELECT sequence, size, lines FROM reports AS old WHERE type IN ('archives', 'contents') AND EXISTS "
+            "(SELECT 1 FROM reports AS new WHERE new.type = old.type AND new.subject = old.subject "
             "AND new.sequence > old.sequence) ORDER BY sequence"
         )
         for query in (logs, replaced):

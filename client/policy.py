@@ -65,6 +65,9 @@ class Policy(BaseModel):
     services without a host of their own: ``pushover``, ``pagerduty``, ``apprise``."""
     environment: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,128}$")], ...] = ()
     """Variables of the service that borgmatic may see and that ``${…}`` may name."""
+    contents: Literal["directories", "none"] = "directories"
+    """What the director may hear of what is in archives: the names of directories and of the 20 largest files, with
+    numbers and sizes; or nothing."""
     minimum_kept: int = Field(default=3, ge=0)
     """What a prune must keep: the sum of ``keep_secondly``, ``keep_minutely``, ``keep_hourly`` and ``keep_daily``, or
     ``keep_within`` in days. Checked whenever a file holds a ``keep_…``, or its backup prunes.

@@ -224,6 +224,52 @@ class ArchivesSeen(Sent):
     """Deduplicated, compressed size of the whole repository in bytes; 0 when unknown."""
 
 
+MAX_DIRECTORIES = 500
+MAX_LARGEST = 20
+
+
+class DirectoryContents(Sent):
+    """One directory in an archive, with everything below it. ``path`` as Borg keeps it: without the leading slash."""
+
+    path: Short
+    files: Size = 0
+    """All that is not a directory."""
+    size: Size = 0
+
+
+class LargeFile(Sent):
+    """One of the largest files in an archive."""
+
+    path: Short
+    size: Size
+
+
+class ArchiveContents(Sent):
+    """What is in one archive, in short. ``listed`` false: it was not looked into, and ``message`` says why.
+
+    Directories are in the order of their paths. What is not among them counts for the nearest one above; files that
+    are in none of them count for the totals alone. Paths are fit to be shown: what was no printable text in them is
+    U+FFFD, so that a path with that character cannot be asked for by name.
+    """
+
+    type: Literal["contents"] = "contents"
+    at: Moment
+    backup: Name
+    repository: Name
+    archive: Archive
+    listed: bool
+    message: Text = ""
+    files: Size = 0
+    size: Size = 0
+    oldest: Moment | None = None
+    """When the file that is longest unchanged was changed last."""
+    newest: Moment | None = None
+    directory_count: Size = 0
+    """Of all directories, also those that are not listed here."""
+    directories: Annotated[tuple[DirectoryContents, ...], FailFast()] = Field(default=(), max_length=MAX_DIRECTORIES)
+    largest: Annotated[tuple[LargeFile, ...], FailFast()] = Field(default=(), max_length=MAX_LARGEST)
+
+
 class ClientEvent(Sent):
     """Something a person should know of: applied, refused, healed, stale, clock jumped."""
 
@@ -235,7 +281,8 @@ class ClientEvent(Sent):
 
 
 Report = Annotated[
-    StateReport | RunStarted | RunLog | RunFinished | ArchivesSeen | ClientEvent, Field(discriminator="type")
+    StateReport | RunStarted | RunLog | RunFinished | ArchivesSeen | ArchiveContents | ClientEvent,
+    Field(discriminator="type"),
 ]
 
 

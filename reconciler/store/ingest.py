@@ -8,6 +8,7 @@ another client: every statement names the client of the session, and a run id th
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,7 @@ from schema.assessment import LATEST_REFUSAL
 from schema.errors import TrustError
 from schema.observed import (
     Archive,
+    ArchiveContents,
     ArchivesSeen,
     ClientEvent,
     Outcome,
@@ -126,6 +128,8 @@ class _Sink:
                 self._run_finished(report)
             case ArchivesSeen():
                 self._archives_seen(report)
+            case ArchiveContents():
+                self._contents(report)
             case StateReport():
                 self._state(report)
             case ClientEvent():
@@ -307,13 +311,24 @@ class _Sink:
         kept = {row.id: (row.name, row.start) for row in sql.ARCHIVES.run(self.connection, **_of(where))}
         present: dict[str, Archive] = {one.id: one for one in report.archives}
         gone = kept.keys() - present.keys()
-        sql.FORGET_ARCHIVE.run_many(self.connection, [{**_of(where), "of_id": one} for one in gone])
+        for forget in (sql.FORGET_ARCHIVE, sql.FORGET_CONTENTS):
+            forget.run_many(self.connection, [{**_of(where), "of_id": one} for one in gone])
         changed = [
             {**where, "id": one.id, "name": one.name, "start": one.start}
             for one in present.values()
             if kept.get(one.id) != (one.name, _text(one.start))
         ]
         sql.NAME_ARCHIVE.run_many(self.connection, changed)
+
+    def _contents(self, report: ArchiveContents) -> None:
+        where = {"client": self.client, "backup": report.backup, "repository": report.repository}
+        if sql.HAS_ARCHIVE.run(self.connection, **_of(where), of_id=report.archive.id).first() is None:
+            return  # pruned since, or of a backup that is no longer declared
+        packed = zlib.compress(report.model_dump_json().encode())
+        start = self._time(report.archive.start)
+        sql.PUT_CONTENTS.run(self.connection, **where, archive=report.archive.id, start=start, report=packed)
+        sql.FORGET_OLD_CONTENTS.run(self.connection, **_of(where))
+        self.notices.add(f"client/{self.client}")
 
 
 def _of(where: dict[str, str]) -> dict[str, str]:

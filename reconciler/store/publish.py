@@ -10,13 +10,24 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, delete, or_, select
+from sqlalchemy import bindparam, case, delete, or_, select
 from sqlalchemy.dialects.sqlite import insert
 
 from reconciler.core.issue import Issued
 from reconciler.store.source import add_events, event_row
 from schema.assessment import oldest_of_newest, protected_until
-from schema.tables import archives, backups, clients, conditions, evidence, issued, pending
+from schema.tables import (
+    archives,
+    backups,
+    clients,
+    conditions,
+    contents,
+    definitions,
+    evidence,
+    issued,
+    observed,
+    pending,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Table
 
-    from reconciler.core.issue import BackupRow, ClientRow
+    from reconciler.core.issue import BackupRow, ClientRow, DefinitionRow
 
 _CHUNK = 500
 Key = tuple[str, str]
@@ -41,6 +52,8 @@ class Publication:
     removed_clients: Sequence[str]
     removed_backups: Sequence[Key]
     at: datetime
+    definitions: Sequence[DefinitionRow] = ()
+    removed_definitions: Sequence[str] = ()
 
 
 def _replacing(table: Table, keys: list[str], columns: list[str]) -> Any:
@@ -53,8 +66,26 @@ def _replacing(table: Table, keys: list[str], columns: list[str]) -> Any:
 _PUT_CLIENT = _replacing(clients, ["name"], ["public_key", "labels", "origin", "suspended"])
 _DECLARED = ["origin", "cron", "time_zone", "rpo", "suspended", "repositories"]
 _PUT_BACKUP = _replacing(backups, ["client", "backup"], [*_DECLARED, "newest_archive", "protected_until"])
+_PUT_DEFINITION = _replacing(definitions, ["backup"], ["retention", "options"])
 _ISSUED = ["audience", "generation", "digest", "revision", "issued", "expires", "envelope", "content"]
-_PUT_ISSUED = _replacing(issued, ["client"], _ISSUED)
+
+
+def _replacing_issued() -> Any:
+    """Return the upsert that keeps the content which the client follows, as long as that is not the newest."""
+    statement = insert(issued)
+    applied = select(observed.c.digest).where(observed.c.client == issued.c.client).correlate(issued).scalar_subquery()
+    follows = issued.c.digest == applied
+    return statement.on_conflict_do_update(
+        index_elements=["client"],
+        set_={
+            **{name: statement.excluded[name] for name in _ISSUED},
+            "former_digest": case((follows, issued.c.digest), else_=issued.c.former_digest),
+            "former": case((follows, issued.c.content), else_=issued.c.former),
+        },
+    )
+
+
+_PUT_ISSUED = _replacing_issued()
 _OF_BACKUP = "of_client", "of_backup"
 
 
@@ -67,6 +98,10 @@ def publish(connection: Connection, publication: Publication) -> None:
         _end_waiting(connection, publication.clients, at=publication.at)
     for chunk in _chunks(publication.backups):
         _put_backups(connection, chunk, at=publication.at)
+    if publication.definitions:
+        connection.execute(_PUT_DEFINITION, [_columns(row) for row in publication.definitions])
+    for chunk in _chunks(publication.removed_definitions):
+        connection.execute(delete(definitions).where(definitions.c.backup.in_(chunk)))
     if publication.issued:
         connection.execute(_PUT_ISSUED, [_columns(one) for one in publication.issued])
 
@@ -103,8 +138,9 @@ def _chunks(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
 def _remove_clients(connection: Connection, names: Sequence[str]) -> None:
     """Forget clients that are no longer published; ``issued`` stays for its generation, until it expires (``trim``)."""
     for name in names:
-        for table, column in ((clients, "name"), (backups, "client"), (evidence, "client"), (archives, "client")):
-            connection.execute(delete(table).where(table.c[column] == name))
+        connection.execute(delete(clients).where(clients.c.name == name))
+        for table in (backups, evidence, archives, contents):
+            connection.execute(delete(table).where(table.c.client == name))
         prefix = f"backup/{name}/"
         theirs = conditions.c.object.between(prefix, prefix + "\x7f")
         connection.execute(delete(conditions).where(or_(theirs, conditions.c.object == f"client/{name}")))
@@ -114,7 +150,7 @@ def _remove_backups(connection: Connection, keys: Sequence[Key]) -> None:
     if not keys:
         return
     values = [dict(zip(_OF_BACKUP, key, strict=True)) for key in keys]
-    for table in (backups, evidence, archives):
+    for table in (backups, evidence, archives, contents):
         gone = delete(table).where(table.c.client == bindparam("of_client"), table.c.backup == bindparam("of_backup"))
         connection.execute(gone, values)
     connection.execute(
@@ -168,7 +204,7 @@ def _forget_repositories(connection: Connection, keys: Sequence[tuple[str, str, 
     if not keys:
         return
     values = [dict(zip((*_OF_BACKUP, "of_repository"), key, strict=True)) for key in keys]
-    for table in (evidence, archives):
+    for table in (evidence, archives, contents):
         gone = delete(table).where(
             table.c.client == bindparam("of_client"),
             table.c.backup == bindparam("of_backup"),

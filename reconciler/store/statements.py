@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, case, delete, func, literal_column, null, sele
 from sqlalchemy.dialects.sqlite import insert
 
 from reconciler.store.prepared import Prepared
-from schema.tables import UtcText, archives, backups, evidence, observed, outboxes, runs, samples
+from schema.tables import UtcText, archives, backups, contents, evidence, observed, outboxes, runs, samples
 
 MAX_EPOCHS: Final = 8
 """Outboxes remembered for one key: a client has one, and a new one after it lost the old."""
@@ -123,6 +123,31 @@ _of_place = (
 )
 ARCHIVES = Prepared(select(archives.c.id, archives.c.name, archives.c.start).where(_of_place))
 FORGET_ARCHIVE = Prepared(delete(archives).where(_of_place, archives.c.id == bindparam("of_id")))
+
+KEPT_CONTENTS: Final = 3
+"""Of the newest archives in one place: thousands of backups have some kilobytes each."""
+_of_contents = (
+    (contents.c.client == bindparam("of_client"))
+    & (contents.c.backup == bindparam("of_backup"))
+    & (contents.c.repository == bindparam("of_repository"))
+)
+_contents = insert(contents)
+HAS_ARCHIVE = Prepared(select(archives.c.id).where(_of_place, archives.c.id == bindparam("of_id")))
+PUT_CONTENTS = Prepared(
+    _contents.on_conflict_do_update(
+        index_elements=["client", "backup", "repository", "archive"],
+        set_={name: _contents.excluded[name] for name in ("start", "report")},
+    ),
+    into=contents,
+)
+FORGET_CONTENTS = Prepared(delete(contents).where(_of_contents, contents.c.archive == bindparam("of_id")))
+_newest_contents = (
+    select(contents.c.archive)
+    .where(_of_contents)
+    .order_by(contents.c.start.desc(), contents.c.archive)
+    .limit(literal_column(str(KEPT_CONTENTS)))
+)
+FORGET_OLD_CONTENTS = Prepared(delete(contents).where(_of_contents, contents.c.archive.not_in(_newest_contents)))
 
 DECLARED = Prepared(
     select(evidence.c.repository).where(
