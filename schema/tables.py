@@ -312,6 +312,8 @@ archives = Table(
     Index("ix_archives_start", "start"),
     Index("ix_archives_backup_start", "backup", "start"),
     Index("ix_archives_repository_start", "repository", "start"),
+    # Of many archives of a backup few, or none, may be in one repository.
+    Index("ix_archives_backup_repository_start", "backup", "repository", "start"),
     sqlite_with_rowid=False,
 )
 
@@ -351,6 +353,8 @@ runs = Table(
     Index("ix_runs_client_started", "client", "started"),
     Index("ix_runs_backup_started", "backup", "started"),
     Index("ix_runs_outcome_started", "outcome", "started"),
+    # Of many runs of a backup few, or none, may have ended like that.
+    Index("ix_runs_backup_outcome_started", "backup", "outcome", "started"),
 )
 
 run_logs = Table(
@@ -412,6 +416,8 @@ events = Table(
     Column("message", Text, nullable=False, default=""),
     Column("detail", Text, nullable=False, default=""),  # a diff, or the like, to be unfolded
     Index("ix_events_at", "at"),
-    Index("ix_events_client", "client"),
-    Index("ix_events_reason", "reason"),
+    # What happened last is asked for first, of all and of each: an index gives it in order.
+    Index("ix_events_client", "client", "at"),
+    Index("ix_events_reason", "reason", "at"),
+    Index("ix_events_actor", "actor", "at"),
 )

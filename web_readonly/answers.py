@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from schema.errors import TerminalError
 from schema.observed import Outcome
-from web_readonly.reader import BackupFilter, ClientFilter, Reader, RunFilter
+from web_readonly.reader import BackupFilter, ClientFilter, EventFilter, Reader, RunFilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,8 +101,8 @@ def _archives(reader: Reader, arguments: dict[str, str], _: datetime) -> Any:
 
 
 def _events(reader: Reader, arguments: dict[str, str], _: datetime) -> Any:
-    client = arguments.get("client", "")
-    return _all(arguments, lambda limit, before: reader.events(client=client, limit=limit, before=before))
+    wanted = EventFilter(client=arguments.get("client", ""))
+    return _all(arguments, lambda limit, before: reader.events(wanted, limit=limit, before=before))
 
 
 _QUESTIONS: Final[dict[str, Callable[[Reader, dict[str, str], datetime], Any]]] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from typing import Final, Literal, NamedTuple
+from unicodedata import east_asian_width
 
 from schema.errors import scrub
 
@@ -83,6 +84,22 @@ def percent(part: float, whole: float) -> str:
     return f"{share:.0f} %"
 
 
+def brief(count: int) -> str:
+    """Return a count in at most four characters: ``940``, ``1.2k``, ``20k``."""
+    if count < 1000:
+        return str(count)
+    thousands = count / 1000
+    return f"{thousands:.1f}k" if thousands < 9.95 else f"{min(thousands, 999):.0f}k"
+
+
+def change(first: float, last: float) -> str:
+    """Return how much something grew or shrank: ``+3.2 %``; as a multiple when it is more than fivefold."""
+    share = last / first - 1
+    if share > 4:
+        return f"×{last / first:,.0f}"
+    return f"{100 * share:+.{1 if abs(share) < 0.1 else 0}f} %".replace("-", "−")
+
+
 # --- Time -------------------------------------------------------------------------------------------------------------
 
 
@@ -125,6 +142,16 @@ def machine(moment: datetime) -> str:
 def clock(moment: datetime) -> str:
     """Return the time of day, for lines of one log."""
     return moment.astimezone(UTC).strftime("%H:%M:%S")
+
+
+def under(line: str, column: int) -> str:
+    """Return what puts a caret under a column of a line, tabs and wide characters of the line kept in step."""
+    head = line[: max(0, column - 1)]
+    return "".join(one if one == "\t" else "\u3000" if _is_wide(one) else " " for one in head) + "^"
+
+
+def _is_wide(character: str) -> bool:
+    return east_asian_width(character) in {"F", "W"}
 
 
 # --- Differences ------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from schema.assessment import unhealed
 from schema.errors import scrub
 from schema.scalars import format_duration
-from web_readonly import formats, tones
+from web_readonly import charts, forge, formats, tones
 from web_readonly.views import API
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ NAVIGATION: Final = (
     ("/clients", "Clients"),
     ("/backups", "Backups"),
     ("/runs", "Runs"),
+    ("/timeline", "Timeline"),
+    ("/schedule", "Schedule"),
     ("/repositories", "Repositories"),
     ("/archives", "Archives"),
     ("/source", "Source"),
@@ -72,8 +74,10 @@ class Pages:
         )
         self._environment.globals |= {
             "api": API,
+            "charts": charts,
             "asset": lambda name: f"/static/{name}?{assets[name].digest}",
             "link": link,
+            "forge": forge,
             "formats": formats,
             "navigation": NAVIGATION,
             "duration": format_duration,

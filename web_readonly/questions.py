@@ -6,22 +6,24 @@ values never leave here: of a desired state, pages get the files and the names o
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from schema.errors import TerminalError
-from schema.observed import Outcome, hide_secret_values
+from schema.observed import Outcome
 from schema.status import Following, Page, Phase
-from web_readonly.reader import BackupFilter, ClientFilter, InvalidQuery, RunFilter
+from web_readonly import files
+from web_readonly.reader import BackupFilter, ClientFilter, EventFilter, InvalidQuery, RunFilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
 
     from pydantic import BaseModel
 
     from schema.desired import Content
-    from schema.status import BackupStatus, Evidence
+    from schema.status import BackupStatus, ClientStatus, Evidence
     from web_readonly.reader import Reader
 
     Question = Callable[[Reader, "Asked"], "Answer"]
@@ -88,6 +90,19 @@ class Asked:
             raise InvalidQuery(f"'{name}' cannot be '{text[:80]}'", hint=f"it is a number from {least}")
         return int(text)
 
+    def moment(self, name: str, *, end: bool = False) -> datetime | None:
+        """Return a filter that is a day or a time, in UTC unless it says otherwise; ``end`` is the end of a day."""
+        text = self.text(name)
+        if not text:
+            return None
+        try:
+            found = datetime.fromisoformat(text)
+            moment = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+            return moment + timedelta(days=1) if end and len(text) == len("2026-11-23") else moment
+        except (ValueError, OverflowError):
+            hint = "it is a day or a time in UTC: 2026-11-23 or 2026-11-23T07:42"
+            raise InvalidQuery(f"'{name}' cannot be '{text[:80]}'", hint=hint) from None
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -97,20 +112,11 @@ class Answer:
     beside: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class FileShown:
-    """A managed file: where it lies on the client, where it comes from, and its text without secret values."""
-
-    path: str
-    origin: str
-    text: str
-    size: int
-    mode: str
-
-
-def _found(value: T | None, kind: str, name: str, *, look: str) -> T:
+def _found(value: T | None, kind: str, name: str, *, look: str, near: Sequence[str] = ()) -> T:
     if value is None:
-        raise NotFound(f"there is no {kind} '{name[:200]}'", hint=f"see {look}")
+        close = difflib.get_close_matches(name[:100], near, n=1)
+        meant = f"did you mean '{close[0]}'? " if close else ""
+        raise NotFound(f"there is no {kind} '{name[:200]}'", hint=f"{meant}see {look}")
     return value
 
 
@@ -148,7 +154,14 @@ def revision(reader: Reader, asked: Asked) -> Answer:
 
 def events(reader: Reader, asked: Asked) -> Answer:
     """Answer who did what."""
-    return Answer(reader.events(client=asked.text("client"), reason=asked.text("reason"), before=asked.text("after")))
+    wanted = EventFilter(
+        client=asked.text("client"),
+        reason=asked.text("reason"),
+        actor=asked.text("actor"),
+        since=asked.moment("since"),
+        until=asked.moment("until", end=True),
+    )
+    return Answer(reader.events(wanted, before=asked.text("after")), {"reasons": reader.reasons()})
 
 
 def about(reader: Reader, asked: Asked) -> Answer:
@@ -162,9 +175,10 @@ def about(reader: Reader, asked: Asked) -> Answer:
 def clients(reader: Reader, asked: Asked) -> Answer:
     """Answer how each client stands."""
     state = asked.choice("state", CLIENT_STATES)
+    labels = asked.labels()
     wanted = ClientFilter(
         text=asked.text("q"),
-        labels=asked.labels(),
+        labels=labels,
         phase=Phase(state) if state in set(Phase) else None,
         # "unknown" and the like belong to following; no word stands in both.
         following=Following(state) if state in set(Following) else None,
@@ -172,46 +186,61 @@ def clients(reader: Reader, asked: Asked) -> Answer:
         drifted=True if state == "drifted" else None,
     )
     page = reader.clients(wanted, after=asked.text("after"), now=asked.now)
-    return Answer(page, {"pending": reader.pending(), "states": CLIENT_STATES})
+    return Answer(
+        page,
+        {
+            "pending": reader.pending(),
+            "states": CLIENT_STATES,
+            "counts": reader.client_counts(now=asked.now),
+            "facets": reader.labels(),
+            "chosen": labels,
+            "known": reader.known_revisions(one.applied_revision for one in page.items),
+        },
+    )
 
 
 def client(reader: Reader, asked: Asked) -> Answer:
     """Answer what one client should have, has, and does."""
     name = asked.path["client"]
-    main = _found(reader.client(name, now=asked.now), "client", name, look="/clients for all of them")
+    main = _client(reader, asked)
     content, state = reader.content(name), reader.state(name)
+    runs = reader.runs(RunFilter(client=name), limit=30).items
     return Answer(
         main,
         {
             "backups": reader.backups(BackupFilter(client=name), limit=200, now=asked.now).items,
-            "runs": reader.runs(RunFilter(client=name), limit=30).items,
-            "events": reader.events(client=name, limit=8).items,
-            "files": files(content),
+            "runs": runs,
+            "events": reader.events(EventFilter(client=name), limit=8).items,
+            "files": _files(reader, main, content),
+            "source": reader.source(),
             "secrets": [f"{one.secret}.{one.key}" for one in content.secrets] if content else [],
             "directories": content.directories if content else None,
             "heals": content.drift if content else "",
             "reported": state.at if state else None,
             "applied_expires": state.expires if state else None,
             "dropped": state.dropped_events if state else 0,
+            "known": reader.known_revisions((main.applied_revision, main.desired_revision)),
         },
     )
 
 
-def files(content: Content | None) -> list[FileShown]:
-    """Return the managed files of a desired state, as they may be shown."""
-    if content is None:
-        return []
-    places = {"config": content.directories.config, "state": content.directories.state}
-    return [
-        FileShown(
-            path=f"{places[one.place]}/{one.path}",
-            origin=one.origin,
-            text=hide_secret_values(one.content),
-            size=len(one.content.encode()),
-            mode=f"{one.mode:04o}",
-        )
-        for one in content.files
-    ]
+def client_files(reader: Reader, asked: Asked) -> Answer:
+    """Answer with the managed files of one client: text, where each line comes from, and what will change."""
+    main = _client(reader, asked)
+    return Answer(Page[files.FileShown](items=_files(reader, main, reader.content(main.name))))
+
+
+def _client(reader: Reader, asked: Asked) -> ClientStatus:
+    name = asked.path["client"]
+    main = reader.client(name, now=asked.now)
+    near = reader.neighbours("client", name) if main is None else ()
+    return _found(main, "client", name, look="/clients for all of them", near=near)
+
+
+def _files(reader: Reader, main: ClientStatus, content: Content | None) -> tuple[files.FileShown, ...]:
+    waits = main.applied_digest not in {"", main.desired_digest}
+    before = reader.former(main.name, digest=main.applied_digest) if waits else None
+    return files.shown(content, before=before, options=reader.options(main.name))
 
 
 # --- Backups ----------------------------------------------------------------------------------------------------------
@@ -240,7 +269,9 @@ def backup(reader: Reader, asked: Asked) -> Answer:
     name = asked.path["backup"]
     wanted, after = BackupFilter(backup=name), asked.text("after")
     page = reader.backups(wanted, after=after, now=asked.now)
-    _found(page if page.items or after else None, "backup", name, look="/backups for all of them")
+    there = page if page.items or after else None
+    near = reader.neighbours("backup", name) if there is None else ()
+    _found(there, "backup", name, look="/backups for all of them", near=near)
     runs = reader.runs(RunFilter(backup=name), limit=30).items
     return Answer(page, {"name": name, "runs": runs, "rows": evidence_rows(page.items)})
 
@@ -286,7 +317,9 @@ def repository(reader: Reader, asked: Asked) -> Answer:
     """Answer for one repository, at each of its urls, who uses it."""
     name, after = asked.path["repository"], asked.text("after")
     page = reader.repositories(name=name, after=after)
-    _found(page if page.items or after else None, "repository", name, look="/repositories for all of them")
+    there = page if page.items or after else None
+    near = reader.neighbours("repository", name) if there is None else ()
+    _found(there, "repository", name, look="/repositories for all of them", near=near)
     users = reader.backups(BackupFilter(repository=name), limit=200, now=asked.now)
     return Answer(
         page,

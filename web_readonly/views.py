@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from web_readonly import questions
+from web_readonly import questions, time_questions
 
 if TYPE_CHECKING:
     from web_readonly.questions import Question
@@ -38,6 +38,7 @@ VIEWS: Final = (
     View("/", questions.overview, "overview.html", section="/"),
     View("/clients", questions.clients, "clients.html", ("q", "label", "state", "after"), section="/clients"),
     View("/clients/{client}", questions.client, "client.html", section="/clients"),
+    View("/clients/{client}/files", questions.client_files),
     View(
         "/backups",
         questions.backups,
@@ -50,6 +51,11 @@ VIEWS: Final = (
     View("/runs", questions.runs, "runs.html", ("client", "backup", "outcome", "after"), section="/runs"),
     View("/runs/{run}", questions.run, "run.html", ("after", "level", "q", "pause"), section="/runs"),
     View("/runs/{run}/log", questions.run_log, filters=("after", "level", "q")),
+    View(
+        "/timeline", time_questions.timeline, "timeline.html", ("client", "label", "outcome", "day"), section="/timeline"
+    ),
+    View("/schedule", time_questions.schedule, "schedule.html", ("repository",), section="/schedule"),
+    View("/starts", time_questions.next_starts, "starts.html", ("repository", "after"), section="/schedule"),
     View("/repositories", questions.repositories, "repositories.html", ("after",), section="/repositories"),
     View("/repositories/{repository}", questions.repository, "repository.html", ("after",), section="/repositories"),
     View(
@@ -62,6 +68,12 @@ VIEWS: Final = (
     View("/source", questions.source, "source.html", ("after",), section="/source"),
     View("/source/{revision}", questions.revision, "revision.html", section="/source"),
     View("/revisions", questions.revisions, filters=("after",)),
-    View("/events", questions.events, "events.html", ("client", "reason", "after"), section="/events"),
+    View(
+        "/events",
+        questions.events,
+        "events.html",
+        ("client", "reason", "actor", "since", "until", "after"),
+        section="/events",
+    ),
     View("/about", questions.about, "about.html", section="/about", api=False),
 )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,15 @@ from schema.observed import (
 from schema.status import Following, Hold, Page, Phase, RevisionStatus, SourceStatus, TokenStatus
 from tests.reconciler import facts
 from tests.reconciler.facts import NOW, RUN, later
-from web_readonly.reader import BackupFilter, ClientFilter, InvalidQuery, Reader, RunFilter, StoreUnavailable
+from web_readonly.reader import (
+    BackupFilter,
+    ClientFilter,
+    EventFilter,
+    InvalidQuery,
+    Reader,
+    RunFilter,
+    StoreUnavailable,
+)
 from web_readonly.reader.clients import fingerprint
 
 DIGEST = "sha256:" + "1" * 64
@@ -424,10 +433,42 @@ async def test_revisions_events_and_tokens(store, reader):
     assert found is not None
     assert (found[0].revision, found[1][0].code) == ("3" * 40, "x")
     assert reader.revision("3") is None
-    assert [one.reason for one in all_of(reader.events, client="web-1")] == ["R4", "R3", "R2", "R1"]
+    assert [one.reason for one in all_of(reader.events, wanted=EventFilter(client="web-1"))] == ["R4", "R3", "R2", "R1"]
     assert [one.id for one in reader.tokens()] == ["t"]
     assert "secret-hash" not in repr(reader.tokens())
     assert reader.lockouts(now=NOW) == ()
+
+
+async def test_events_are_in_the_order_in_which_they_happened_and_found_by_who_what_and_when(store, reader):
+    late, early = NOW, NOW - timedelta(days=2)
+    await store.event(reason="B", message="told last", actor="operator:ada", client="web-1", at=late)
+    await store.event(reason="A", message="told later, happened before", actor="client:web-1", client="web-1", at=early)
+    await store.event(reason="A", message="", actor="director", at=early)
+
+    def reasons(**wanted: Any) -> list[str]:
+        return [one.message for one in all_of(reader.events, wanted=EventFilter(**wanted))]
+
+    assert reasons() == ["told last", "", "told later, happened before"]
+    assert reasons(reason="A", client="web-1") == ["told later, happened before"]
+    assert reasons(actor="operator:ada") == ["told last"]
+    assert reasons(since=late) == ["told last"]
+    assert reasons(until=late) == ["", "told later, happened before"]
+    assert reasons(since=late, until=late) == []
+    assert [tuple(one) for one in reader.reasons()] == [("A", 2), ("B", 1)]
+
+
+async def test_facets_and_facts_of_an_empty_store_are_empty(store, reader):
+    assert (reader.labels(), reader.reasons()) == ((), ())
+    assert (reader.facts().oldest_run, reader.facts().oldest_event) == (None, None)
+    assert reader.facts().size > 0
+    assert reader.known_revisions(["", "x"]) == frozenset()
+
+
+async def test_labels_are_counted_and_names_that_are_near_found(published, reader):
+    facets = reader.labels()
+
+    assert all(one.number >= 1 and "=" in one.value for one in facets)
+    assert set(reader.neighbours("client", "web-0")) <= {one.name for one in reader.clients(now=NOW).items}
 
 
 @pytest.mark.parametrize("cursor", ["~", "x~y", "2026-11-23~a", "9" * 40, "a\0b", "0001-01-01T00:00:00+23:00~a"])
@@ -528,7 +569,15 @@ async def test_no_question_scans_or_sorts_history(published, reader):
         reader.archives(**fields)
         reader.archives(**fields, before=f"{cursor}~b~c~d")
     reader.events()
-    reader.events(client="web-1", before="9")
+    for events in (EventFilter(client="a"), EventFilter(reason="a"), EventFilter(actor="a", since=NOW, until=NOW)):
+        reader.events(events)
+        reader.events(events, before="2026-11-23T00:00:00Z~9")
+    reader.labels()
+    reader.reasons()
+    reader.facts()
+    reader.former("a", digest="b")
+    reader.options("a")
+    reader.known_revisions(["a"])
     reader.samples(client="a", backup="b", since=NOW)
     reader.backups(now=NOW)
     reader.repositories()

@@ -5,5 +5,6 @@ from web_readonly.reader.clients import ClientFilter
 from web_readonly.reader.database import InvalidQuery, StoreUnavailable
 from web_readonly.reader.facade import Reader
 from web_readonly.reader.runs import RunFilter
+from web_readonly.reader.source import EventFilter
 
-__all__ = ["BackupFilter", "ClientFilter", "InvalidQuery", "Reader", "RunFilter", "StoreUnavailable"]
+__all__ = ["BackupFilter", "ClientFilter", "EventFilter", "InvalidQuery", "Reader", "RunFilter", "StoreUnavailable"]

@@ -132,10 +132,7 @@ class ClientFilter:
         found: list[ColumnElement[bool]] = []
         if self.text:
             found.append(NAMES.c.name.like(contains(self.text), escape="\\"))
-        for key, value in self.labels.items():
-            if not _LABEL_KEY.fullmatch(key):
-                raise InvalidQuery(f"'{key[:80]}' is not the key of a label")
-            found.append(func.json_extract(NAMES.c.labels, f'$."{key}"') == value)
+        found += has_labels(NAMES.c.labels, self.labels)
         if self.phase is not None:
             found.append(_PHASE.in_([self.phase.value]))
         if self.following is not None:
@@ -145,6 +142,14 @@ class ClientFilter:
         if self.drifted is not None:
             found.append((func.coalesce(observed.c.drifted, 0) > 0) == self.drifted)
         return found
+
+
+def has_labels(column: ColumnElement[Any], labels: Mapping[str, str]) -> list[ColumnElement[bool]]:
+    """Return that the labels in a column are at least these, in SQL."""
+    for key in labels:
+        if not _LABEL_KEY.fullmatch(key):
+            raise InvalidQuery(f"'{key[:80]}' is not the key of a label")
+    return [func.json_extract(column, f'$."{key}"') == value for key, value in labels.items()]
 
 
 def read_clients(
@@ -175,6 +180,13 @@ def read_client(connection: Connection, name: str, *, now: datetime) -> ClientSt
 def read_content(connection: Connection, client: str) -> Content | None:
     """Return what the newest issued desired state asks of a client."""
     kept = connection.execute(select(issued.c.content).where(issued.c.client == client)).scalar()
+    return None if kept is None else Content.model_validate(kept)
+
+
+def read_former(connection: Connection, client: str, *, digest: str) -> Content | None:
+    """Return the content that a client had applied when the newest was issued, if it has this digest."""
+    query = select(issued.c.former).where(issued.c.client == client, issued.c.former_digest == digest)
+    kept = connection.execute(query).scalar() if digest else None
     return None if kept is None else Content.model_validate(kept)
 
 

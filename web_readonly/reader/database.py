@@ -41,6 +41,11 @@ class Database:
         """Close all connections."""
         self._engine.dispose()
 
+    def size(self) -> int:
+        """Return the bytes of the store on disk, with what is not written back into its file yet."""
+        names = (self._path.name, f"{self._path.name}-wal")
+        return sum(one.stat().st_size for name in names if (one := self._path.with_name(name)).is_file())
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Yield a connection whose statements all see the same moment."""

@@ -13,17 +13,21 @@ from schema import assessment
 from schema.status import Overview, Page, RevisionStatus
 from web_readonly.reader import backups as backup_rows
 from web_readonly.reader import clients as client_rows
+from web_readonly.reader import facets
 from web_readonly.reader import numbers as number_rows
 from web_readonly.reader import runs as run_rows
+from web_readonly.reader import schedule as schedule_rows
 from web_readonly.reader import source as source_rows
+from web_readonly.reader import timeline as timeline_rows
 from web_readonly.reader.backups import BackupFilter
 from web_readonly.reader.clients import ClientFilter
 from web_readonly.reader.database import Database
 from web_readonly.reader.runs import RunFilter
+from web_readonly.reader.source import EventFilter
 from web_readonly.reader.version import StoreVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -45,8 +49,12 @@ if TYPE_CHECKING:
         SourceStatus,
         TokenStatus,
     )
+    from schema.timeline import NextStart, Schedule, Timeline
+    from web_readonly.reader.clients import ClientCounts
+    from web_readonly.reader.facets import Facet, Named, StoreFacts
     from web_readonly.reader.numbers import Numbers, Standing
     from web_readonly.reader.runs import Level
+    from web_readonly.reader.timeline import TimelineFilter
 
 DEFAULT_LIMIT: Final = 50
 MAX_ATTENTION: Final = 20
@@ -118,12 +126,32 @@ class Reader:
         with self._database.read() as connection:
             return source_rows.read_revision(connection, revision)
 
+    def known_revisions(self, names: Iterable[str]) -> frozenset[str]:
+        """Return those of the revisions that have a page."""
+        with self._database.read() as connection:
+            return facets.read_known_revisions(connection, names)
+
     def events(
-        self, *, client: str = "", reason: str = "", limit: int = DEFAULT_LIMIT, before: str = ""
+        self, wanted: EventFilter | None = None, *, limit: int = DEFAULT_LIMIT, before: str = ""
     ) -> Page[EventRecord]:
         """Return the audit trail, newest first."""
         with self._database.read() as connection:
-            return source_rows.read_events(connection, client=client, reason=reason, limit=limit, before=before)
+            return source_rows.read_events(connection, wanted or EventFilter(), limit=limit, before=before)
+
+    def reasons(self) -> tuple[Facet, ...]:
+        """Return the reasons that stand in the audit trail."""
+        with self._database.read() as connection:
+            return facets.read_reasons(connection)
+
+    def neighbours(self, kind: Named, name: str) -> tuple[str, ...]:
+        """Return names of a kind that stand around one that is not there."""
+        with self._database.read() as connection:
+            return facets.read_neighbours(connection, kind, name)
+
+    def facts(self) -> StoreFacts:
+        """Return how large the store is, and how far back it goes."""
+        with self._database.read() as connection:
+            return facets.read_facts(connection, size=self._database.size())
 
     def tokens(self) -> tuple[TokenStatus, ...]:
         """Return the connection tokens, never their texts."""
@@ -153,6 +181,26 @@ class Reader:
         """Return what the newest issued desired state asks of a client."""
         with self._database.read() as connection:
             return client_rows.read_content(connection, client)
+
+    def former(self, client: str, *, digest: str) -> Content | None:
+        """Return what a client had applied when the newest was issued, if it still has that."""
+        with self._database.read() as connection:
+            return client_rows.read_former(connection, client, digest=digest)
+
+    def options(self, client: str) -> Mapping[str, Mapping[str, str]]:
+        """Return, for each backup of a client, where each option was written: path → ``file:line``."""
+        with self._database.read() as connection:
+            return facets.read_options(connection, client)
+
+    def client_counts(self, *, now: datetime) -> ClientCounts:
+        """Return how many clients there are, and how they stand."""
+        with self._database.read() as connection:
+            return client_rows.count_clients(connection, now=now)
+
+    def labels(self) -> tuple[Facet, ...]:
+        """Return the labels of the published clients, and how many have each."""
+        with self._database.read() as connection:
+            return facets.read_labels(connection)
 
     def state(self, client: str) -> StateReport | None:
         """Return a client's newest report of its state."""
@@ -236,6 +284,32 @@ class Reader:
         """Return log lines of a run in order; ``next`` is the number to give as ``after``."""
         with self._database.read() as connection:
             return run_rows.read_log(connection, run, after=after, limit=limit, level=level, text=text)
+
+    # --- Time ---------------------------------------------------------------------------------------------------------
+
+    def timeline(
+        self, wanted: TimelineFilter, *, since: datetime, until: datetime, rows: int, now: datetime
+    ) -> Timeline:
+        """Return what ran and what is due between two moments, the clients that matter first."""
+        with self._database.read() as connection:
+            return timeline_rows.read_timeline(connection, wanted, since=since, until=until, rows=rows, now=now)
+
+    def schedule(self, *, repository: str = "", now: datetime) -> Schedule:
+        """Return the week to come, of all backups or of those that use a repository."""
+        with self._database.read() as connection:
+            return schedule_rows.read_schedule(connection, repository=repository, now=now)
+
+    def repository_names(self) -> tuple[str, ...]:
+        """Return the names of the repositories that backups use."""
+        with self._database.read() as connection:
+            return backup_rows.read_repository_names(connection)
+
+    def next_starts(
+        self, *, repository: str = "", limit: int = DEFAULT_LIMIT, after: str = "", now: datetime
+    ) -> Page[NextStart]:
+        """Return what starts next, soonest first."""
+        with self._database.read() as connection:
+            return timeline_rows.read_next(connection, repository=repository, limit=limit, after=after, now=now)
 
 
 def _attention(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select
 
@@ -17,11 +19,9 @@ from schema.status import (
     TokenStatus,
 )
 from schema.tables import conditions, events, lockouts, meta, revisions, tokens
-from web_readonly.reader.paging import bounded, decode, encode
+from web_readonly.reader.paging import beyond, bounded, decode, encode
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sqlalchemy import Connection
 
 
@@ -64,18 +64,42 @@ def read_revision(connection: Connection, revision: str) -> tuple[RevisionStatus
     return RevisionStatus.model_validate(_known(RevisionStatus, row), by_name=True), problems
 
 
-def read_events(connection: Connection, *, client: str, reason: str, limit: int, before: str) -> Page[EventRecord]:
-    """Return the audit trail, newest first."""
-    query = select(events).order_by(events.c.id.desc()).limit(bounded(limit) + 1)
-    if client:
-        query = query.where(events.c.client == client)
-    if reason:
-        query = query.where(events.c.reason == reason)
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events; empty fields select all. ``since`` is included, ``until`` is not."""
+
+    client: str = ""
+    reason: str = ""
+    actor: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+_EVENT_KEY: Final = (events.c.at, events.c.id)
+
+
+def read_events(connection: Connection, wanted: EventFilter, *, limit: int, before: str) -> Page[EventRecord]:
+    """Return the audit trail, what happened last first."""
+    query = select(events).order_by(*(column.desc() for column in _EVENT_KEY)).limit(bounded(limit) + 1)
+    for column, value in (
+        (events.c.client, wanted.client),
+        (events.c.reason, wanted.reason),
+        (events.c.actor, wanted.actor),
+    ):
+        if value:
+            query = query.where(column == value)
+    if wanted.since is not None:
+        query = query.where(events.c.at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(events.c.at < wanted.until)
     if before:
-        query = query.where(events.c.id < decode(before, int)[0])
+        at, number = decode(before, datetime, int)
+        # The first line is what the index is entered by; the second leaves out what shares the moment.
+        here, there = beyond(_EVENT_KEY, (at, number))
+        query = query.where(events.c.at <= at, here < there)
     rows = connection.execute(query).mappings().all()
     items = tuple(EventRecord.model_validate(dict(row), by_name=True) for row in rows[:limit])
-    return Page(items=items, next=encode([items[-1].id]) if len(rows) > limit else "")
+    return Page(items=items, next=encode([items[-1].at, items[-1].id]) if len(rows) > limit else "")
 
 
 def read_tokens(connection: Connection) -> tuple[TokenStatus, ...]:

@@ -49,6 +49,12 @@ def upgrade() -> None:
         ["cron", "time_zone", "next_due", "suspended"],
         unique=False,
     )
+    for column in ("client", "reason"):
+        op.drop_index(f"ix_events_{column}", "events")
+    for column in ("client", "reason", "actor"):
+        op.create_index(f"ix_events_{column}", "events", [column, "at"], unique=False)
+    op.create_index("ix_archives_backup_repository_start", "archives", ["backup", "repository", "start"], unique=False)
+    op.create_index("ix_runs_backup_outcome_started", "runs", ["backup", "outcome", "started"], unique=False)
     op.add_column("revisions", sa.Column("changes", sa.JSON(), nullable=False, server_default="[]"))
     op.add_column("issued", sa.Column("former_digest", sa.String(length=80), nullable=False, server_default=""))
     op.add_column("issued", sa.Column("former", sa.JSON(none_as_null=True), nullable=True))
