@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, bindparam, case, false, func, literal, or_
 from schema import assessment
 from schema.status import ArchiveStatus, BackupStatus, Evidence, Page, RepositoryStatus
 from schema.tables import UtcText, archives, backups, evidence
-from web_readonly.reader.paging import beyond, bounded, decode, encode
+from web_readonly.reader.paging import beyond, bounded, decode, encode, unindexed
 from web_readonly.reader.runs import read_several
 from web_readonly.reader.source import read_conditions, read_suspended
 
@@ -202,6 +202,18 @@ def read_repositories(connection: Connection, *, name: str, url: str, limit: int
     return Page(items=items, next=encode([items[-1].name, items[-1].url]) if len(rows) > limit else "")
 
 
+def read_repository_names(connection: Connection, *, limit: int = 200) -> tuple[str, ...]:
+    """Return the names of repositories in order, each found by a jump in the index: however many backups use it."""
+    names: list[str] = []
+    while len(names) < limit:
+        after = select(func.min(evidence.c.repository)).where(evidence.c.repository > (names[-1] if names else ""))
+        name = connection.execute(after).scalar()
+        if name is None:
+            break
+        names.append(name)
+    return tuple(names)
+
+
 def _repository(connection: Connection, row: Any) -> RepositoryStatus:
     here = (evidence.c.repository == row["repository"]) & (evidence.c.url == row["url"])
     columns = (evidence.c.client, evidence.c.backup, evidence.c.seen, evidence.c.available, evidence.c.message)
@@ -222,24 +234,27 @@ def _repository(connection: Connection, row: Any) -> RepositoryStatus:
 
 
 _ARCHIVE_KEY: Final = (archives.c.start, archives.c.client, archives.c.backup, archives.c.repository, archives.c.id)
+_ARRANGED: Final = (archives.c.start, archives.c.repository)
 
 
 def read_archives(
     connection: Connection, *, client: str, backup: str, repository: str, limit: int, before: str
 ) -> Page[ArchiveStatus]:
     """Return archives, newest first."""
-    query = select(archives).order_by(*(column.desc() for column in _ARCHIVE_KEY)).limit(bounded(limit) + 1)
-    for column, wanted in (
-        (archives.c.client, client),
-        (archives.c.backup, backup),
-        (archives.c.repository, repository),
-    ):
-        if wanted:
-            query = query.where(column == wanted)
+    # One client's archives are few, whatever else is asked of them: they are found first and put in order then.
+    start, kept_in = (map(unindexed, _ARRANGED) if client else _ARRANGED)
+    order = (start.desc(), *(column.desc() for column in _ARCHIVE_KEY[1:]))
+    query = select(archives).order_by(*order).limit(bounded(limit) + 1)
+    if client:
+        query = query.where(archives.c.client == client)
+    if backup:
+        query = query.where(archives.c.backup == backup)
+    if repository:
+        query = query.where(kept_in == repository)
     if before:
         key = decode(before, datetime, str, str, str, str)
         here, there = beyond(_ARCHIVE_KEY, key)
-        query = query.where(archives.c.start <= key[0], here < there)
+        query = query.where(start <= key[0], here < there)
     rows = connection.execute(query).mappings().all()
     items = tuple(ArchiveStatus(**row) for row in rows[:limit])
     last = [rows[limit - 1][column.name] for column in _ARCHIVE_KEY] if len(rows) > limit else []

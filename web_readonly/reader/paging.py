@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import literal, tuple_
+from sqlalchemy import UnaryExpression, literal, tuple_
+from sqlalchemy.sql.operators import custom_op
 
 from schema.tables import moment_text
 from web_readonly.reader.database import InvalidQuery
@@ -58,6 +59,15 @@ def _value(text: str, kind: type) -> Any:
 def beyond(columns: Sequence[ColumnElement[Any]], key: Sequence[Any]) -> tuple[Any, Any]:
     """Return both sides of a comparison of keys; each value is bound as its column's type."""
     return tuple_(*columns), tuple_(*(literal(one, column.type) for one, column in zip(key, columns, strict=True)))
+
+
+def unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return a column for a condition that no index shall be chosen for.
+
+    SQLite guesses that any value of an index leaves ten rows. Where one of two conditions leaves few rows for certain,
+    the other is written like this.
+    """
+    return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
 
 
 def contains(text: str) -> str:

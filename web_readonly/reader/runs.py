@@ -11,7 +11,7 @@ from sqlalchemy import select
 from schema.observed import Outcome
 from schema.status import LogEntry, Page, RunStatus, Sample
 from schema.tables import run_logs, runs, samples
-from web_readonly.reader.paging import beyond, bounded, contains, decode, encode
+from web_readonly.reader.paging import beyond, bounded, contains, decode, encode, unindexed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 Level = Literal["debug", "info", "warning", "error", "critical"]
 _KEY: Final = (runs.c.started, runs.c.id)
+_FILTERED: Final = (runs.c.backup, runs.c.outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,13 @@ def read_runs(connection: Connection, wanted: RunFilter, *, limit: int, before: 
     query = select(runs).order_by(*(column.desc() for column in _KEY)).limit(bounded(limit) + 1)
     if wanted.client:
         query = query.where(runs.c.client == wanted.client)
+    # One client's runs are few, whatever else is asked of them.
+    backup, outcome = map(unindexed, _FILTERED) if wanted.client else _FILTERED
     if wanted.backup:
-        query = query.where(runs.c.backup == wanted.backup)
+        query = query.where(backup == wanted.backup)
     if wanted.outcome is not None:
         ended = None if wanted.outcome == "running" else wanted.outcome.value
-        query = query.where(runs.c.outcome.is_(None) if ended is None else runs.c.outcome == ended)
+        query = query.where(outcome.is_(None) if ended is None else outcome == ended)
     if before:
         started, run = decode(before, datetime, str)
         # The first line is what the index is entered by; the second leaves out what shares the moment.
