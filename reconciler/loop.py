@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from reconciler.clock import Clock
-    from reconciler.core.issue import BackupRow, ClientRow
+    from reconciler.core.issue import BackupRow, ClientRow, DefinitionRow
     from reconciler.source import Commit, Files
     from schema.envelope import DirectorIdentity
 
@@ -86,6 +86,8 @@ class Records(Protocol):
         removed_clients: Sequence[str],
         removed_backups: Sequence[tuple[str, str]],
         at: datetime,
+        definitions: Sequence[DefinitionRow] = (),
+        removed_definitions: Sequence[str] = (),
     ) -> None:
         """Keep what was published, in one transaction."""
 
@@ -452,13 +454,17 @@ class Reconciler:
         before, now = self._published, self._clock.now()
         self._gateway.set_source_clients(_keys(built))
         issued = self._issue(built, head, now)
-        change = issue.rows(before, built, stored_clients=self._stored[0], stored_backups=self._stored[1])
+        change = await asyncio.to_thread(
+            issue.rows, before, built, stored_clients=self._stored[0], stored_backups=self._stored[1]
+        )
         await self._records.publish(
             clients=change.clients,
             backups=change.backups,
             issued=issued,
             removed_clients=change.removed_clients,
             removed_backups=change.removed_backups,
+            definitions=change.definitions,
+            removed_definitions=change.removed_definitions,
             at=now,
         )
         self._published = built

@@ -256,10 +256,15 @@ def merge_values(below: JsonValue, value: JsonValue) -> JsonValue:
     if isinstance(below, dict) and isinstance(value, dict):
         return merge_layer(below, value, layering={})
     if isinstance(below, list) and isinstance(value, list):
-        items = {_identity(item): item for item in value}
-        present = {_identity(item) for item in below}
+        items = {value_identity(item): item for item in value}
+        present = {value_identity(item) for item in below}
         return below + [item for identity, item in items.items() if identity not in present]
     return value
+
+
+def value_identity(item: JsonValue) -> str:
+    """Return a text that only equal items share, types included: 1, 1.0, true and "1" are four things."""
+    return f'"{item}' if isinstance(item, str) else json.dumps(item, sort_keys=True)
 
 
 def secret_references(value: JsonValue | Mapping[str, JsonValue]) -> Iterator[tuple[str, str | None]]:
@@ -296,11 +301,6 @@ def secret_key(secret: Located[Secret] | None, key: str | None) -> str | None:
 
 
 # --- Private ----------------------------------------------------------------------------------------------------------
-
-
-def _identity(item: JsonValue) -> str:
-    """Return a text that only equal items share, types included: 1, 1.0, true and "1" are four things."""
-    return f'"{item}' if isinstance(item, str) else json.dumps(item, sort_keys=True)
 
 
 def _find(layer: JsonValue, merged: JsonValue | Mapping[str, JsonValue], path: Sequence[str | int]) -> Pointer | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from reconciler.core import origins
 from schema.desired import PAYLOAD_TYPE, Content, DesiredState
 from schema.envelope import seal_envelope
 from schema.resources import Client
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime, timedelta
 
+    from pydantic import JsonValue
+
     from reconciler.core.build import Build
+    from reconciler.core.expand import Effective
     from schema.desired import Job
     from schema.envelope import DirectorIdentity
 
@@ -67,13 +71,25 @@ class BackupRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DefinitionRow:
+    """What is the same on every client of a backup, for the pages alone."""
+
+    backup: str
+    retention: dict[str, JsonValue]
+    options: tuple[tuple[str, str], ...]
+    """Option path and the place where it was written."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """What differs between two builds, in the store's terms."""
 
     clients: tuple[ClientRow, ...]
     backups: tuple[BackupRow, ...]
+    definitions: tuple[DefinitionRow, ...]
     removed_clients: tuple[str, ...]
     removed_backups: tuple[tuple[str, str], ...]
+    removed_definitions: tuple[str, ...]
 
 
 def issue(
@@ -157,11 +173,18 @@ def rows(
             for job in content.jobs
             if job.backup not in _jobs(after.contents.get(name))
         ]
+    former = {name for _, name in stored_backups} if before is None else before.expansion.backups.keys()
     return Rows(
         clients=tuple(_client_row(after, name) for name in changed),
         backups=tuple(_backup_row(after, name, job) for name in changed for job in after.contents[name].jobs),
+        definitions=tuple(
+            _definition_row(effective)
+            for name, effective in after.expansion.backups.items()
+            if before is None or before.expansion.backups.get(name) is not effective
+        ),
         removed_clients=tuple(gone_clients),
         removed_backups=tuple(gone_backups),
+        removed_definitions=tuple(sorted(former - after.expansion.backups.keys())),
     )
 
 
@@ -195,3 +218,7 @@ def _backup_row(built: Build, name: str, job: Job) -> BackupRow:
             {"name": one.name, "url": one.url, "encryption": one.encryption} for one in job.repositories
         ),
     )
+
+
+def _definition_row(effective: Effective) -> DefinitionRow:
+    return DefinitionRow(effective.name, origins.retention(effective), origins.option_origins(effective))

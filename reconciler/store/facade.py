@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from reconciler.core.issue import BackupRow, ClientRow, Issued
+    from reconciler.core.issue import BackupRow, ClientRow, DefinitionRow, Issued
     from reconciler.core.lockout import LockoutRow
     from schema.errors import Problem
     from schema.observed import Report, RunProgress
@@ -156,9 +156,13 @@ class Store:
         removed_clients: Sequence[str],
         removed_backups: Sequence[tuple[str, str]],
         at: datetime,
+        definitions: Sequence[DefinitionRow] = (),
+        removed_definitions: Sequence[str] = (),
     ) -> None:
         """Keep what a revision changed, in one transaction."""
-        publication = publish.Publication(clients, backups, issued, removed_clients, removed_backups, at)
+        publication = publish.Publication(
+            clients, backups, issued, removed_clients, removed_backups, at, definitions, removed_definitions
+        )
         touched = {row.name for row in clients} | {row.client for row in backups} | {one.client for one in issued}
         notices = [f"client/{name}" for name in touched | set(removed_clients)]
         await self._write(publish.publish, publication, notices=notices)

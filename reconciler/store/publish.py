@@ -74,7 +74,7 @@ def _replacing_issued() -> Any:
     """Return the upsert that keeps the content which the client follows, as long as that is not the newest."""
     statement = insert(issued)
     applied = select(observed.c.digest).where(observed.c.client == issued.c.client).correlate(issued).scalar_subquery()
-    follows = issued.c.digest == applied
+    follows = (issued.c.digest == applied) & (issued.c.digest != statement.excluded.digest)
     return statement.on_conflict_do_update(
         index_elements=["client"],
         set_={
