@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from reconciler.process import Director
     from reconciler.settings import DirectorSettings
+    from web_readonly.metrics import StoreMetrics
     from web_readonly.reader import Reader
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -206,15 +207,16 @@ async def _direct_this_machine(settings: DirectorSettings, *, name: str | None, 
 
 
 def _pages(reader: Reader, director: Director) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-    from reconciler.metrics import metrics_text
+    from web_readonly.metrics import StoreMetrics
 
+    metrics = StoreMetrics(reader, now=_now, limit=director.settings.metrics.limit, own=director.gateway.numbers)
+    director.gateway.all_numbers = metrics.text
     if not director.settings.web.enabled:
         return []
-    metrics = functools.partial(metrics_text, director.metrics)
     return [functools.partial(_serve_pages, reader, director.settings, metrics=metrics)]
 
 
-async def _serve_pages(reader: Reader, settings: DirectorSettings, *, metrics: Callable[[], bytes] | None) -> None:
+async def _serve_pages(reader: Reader, settings: DirectorSettings, *, metrics: StoreMetrics) -> None:
     from reconciler.listen import Address
     from web_readonly.app import make_app, serve
 
@@ -227,11 +229,13 @@ async def _serve_alone(settings: DirectorSettings) -> None:
     import structlog
 
     from reconciler.process import until_stopped
+    from web_readonly.metrics import StoreMetrics
 
     if not settings.store_path.exists():
         structlog.get_logger(__name__).warning("there is no store yet", path=str(settings.store_path))
     with _reading(settings) as (reader, _):
-        await until_stopped(_serve_pages(reader, settings, metrics=None))
+        metrics = StoreMetrics(reader, now=_now, limit=settings.metrics.limit)
+        await until_stopped(_serve_pages(reader, settings, metrics=metrics))
 
 
 @contextlib.contextmanager

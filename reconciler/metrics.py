@@ -35,10 +35,10 @@ class Metrics:
             registry=self.registry,
         )
         self.lockouts: Final = Counter(
-            "borgmatic_director_lockouts", "Source addresses that were locked out", registry=self.registry
+            "borgmatic_director_lockouts", "Addresses that were locked out", registry=self.registry
         )
         self.locked: Final = Gauge(
-            "borgmatic_director_locked_sources", "Source addresses that are locked out now", registry=self.registry
+            "borgmatic_director_locked_addresses", "Addresses that are locked out now", registry=self.registry
         )
         self.reports: Final = Counter("borgmatic_director_reports", "Reports stored", ["type"], registry=self.registry)
         self.reports_refused: Final = Counter(

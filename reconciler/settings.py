@@ -92,6 +92,13 @@ class WebTable(_Table):
     """Let other machines reach it. It asks nobody who they are yet: only behind a proxy that does."""
 
 
+class MetricsTable(_Table):
+    """What ``/metrics`` tells, wherever it is served."""
+
+    limit: Annotated[int, Field(ge=0, le=1_000_000)] = 10_000
+    """How many backups, and how many clients, it shows one by one; all beyond are only counted."""
+
+
 class StoreTable(_Table):
     """What was observed and issued."""
 
@@ -125,6 +132,7 @@ class DirectorSettings(BaseSettings):
     source: SourceTable = SourceTable()
     listen: ListenTable = ListenTable()
     web: WebTable = WebTable()
+    metrics: MetricsTable = MetricsTable()
     store: StoreTable = StoreTable()
 
     @classmethod

@@ -275,15 +275,7 @@ async def test_a_connection_that_never_finishes_its_request_is_closed(store, mon
         writer.close()
 
 
-# --- Metrics and life -------------------------------------------------------------------------------------------------
-
-
-async def test_metrics_are_served_when_they_are_given(store):
-    async with visiting(store, metrics=lambda: b"up 1\n") as client:
-        response = await client.get("/metrics")
-
-        assert await response.read() == b"up 1\n"
-        assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+# --- Life -------------------------------------------------------------------------------------------------------------
 
 
 async def test_it_lives_without_a_store(tmp_path):

@@ -10,10 +10,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from schema import assessment
-from schema.status import Overview, Page, RevisionStatus
+from schema.status import MAX_REVISIONS, Following, Overview, Page, RefusalShown, RevisionStatus
 from web_readonly.reader import backups as backup_rows
 from web_readonly.reader import clients as client_rows
 from web_readonly.reader import facets
+from web_readonly.reader import growth as growth_rows
 from web_readonly.reader import numbers as number_rows
 from web_readonly.reader import runs as run_rows
 from web_readonly.reader import schedule as schedule_rows
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         BackupStatus,
         ClientStatus,
         EventRecord,
+        Growth,
         LockoutStatus,
         LogEntry,
         PendingClient,
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 DEFAULT_LIMIT: Final = 50
 MAX_ATTENTION: Final = 20
 """Of each sort; the lists tell of all."""
+MAX_REFUSALS: Final = 5
 AWAY: Final = timedelta(minutes=15)
 """A client that is gone for less than this may just be restarting."""
 
@@ -101,6 +104,9 @@ class Reader:
                 clients=clients.clients,
                 connected=clients.connected,
                 following=clients.following,
+                revisions=clients.revisions[:MAX_REVISIONS],
+                other_revisions=sum(one.clients for one in clients.revisions[MAX_REVISIONS:]),
+                refusals=tuple(_refusals(troubled))[:MAX_REFUSALS],
                 backups=sum(number for state, number in backups.items() if state != "running"),
                 protected=backups["protected"],
                 unprotected=backups["unprotected"],
@@ -299,6 +305,11 @@ class Reader:
         with self._database.read() as connection:
             return schedule_rows.read_schedule(connection, repository=repository, now=now)
 
+    def growth(self, *, repository: str = "", url: str = "", since: datetime, until: datetime) -> tuple[Growth, ...]:
+        """Return sizes day by day, oldest first: of one url, of a repository at all its urls, or of all."""
+        with self._database.read() as connection:
+            return growth_rows.read_growth(connection, repository=repository, url=url, since=since, until=until)
+
     def repository_names(self) -> tuple[str, ...]:
         """Return the names of the repositories that backups use."""
         with self._database.read() as connection:
@@ -310,6 +321,13 @@ class Reader:
         """Return what starts next, soonest first."""
         with self._database.read() as connection:
             return timeline_rows.read_next(connection, repository=repository, limit=limit, after=after, now=now)
+
+
+def _refusals(troubled: list[ClientStatus]) -> Iterator[RefusalShown]:
+    for one in troubled:
+        if one.following is Following.REFUSED and one.refusal is not None:
+            said = one.refusal
+            yield RefusalShown(client=one.name, code=said.code, message=said.message, hint=said.hint)
 
 
 def _attention(
