@@ -94,7 +94,7 @@ class Answering:
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse foreign names, and turn what goes wrong into an answer that helps."""
         if not self._welcome(request):
-            return self._error(
+            return self.error(
                 request,
                 421,
                 "This is not a name of the dashboard",
@@ -104,15 +104,15 @@ class Answering:
         try:
             return await handler(request)
         except NotFound as error:
-            return self._error(request, 404, "Not found", error.message, error.hint)
+            return self.error(request, 404, "Not found", error.message, error.hint)
         except InvalidQuery as error:
-            return self._error(request, 400, "This question makes no sense", error.message, error.hint)
+            return self.error(request, 400, "This question makes no sense", error.message, error.hint)
         except StoreUnavailable as error:
-            return self._error(request, 503, "The store cannot be read", error.message, error.hint)
+            return self.error(request, 503, "The store cannot be read", error.message, error.hint)
         except DirectorError as error:
-            return self._error(request, 503, "This cannot be answered now", error.message, error.hint)
+            return self.error(request, 503, "This cannot be answered now", error.message, error.hint)
         except web.HTTPMethodNotAllowed:
-            response = self._error(
+            response = self.error(
                 request,
                 405,
                 "Nothing can be changed here",
@@ -123,16 +123,17 @@ class Answering:
             return response
         except web.HTTPNotFound:
             hint = "start at the overview: /" if not request.path.startswith(API) else f"start at {API}/overview"
-            return self._error(request, 404, "Not found", f"there is no page at {request.path[:200]}", hint)
+            return self.error(request, 404, "Not found", f"there is no page at {request.path[:200]}", hint)
         except web.HTTPException as error:
-            return self._error(request, error.status, error.reason, "the request cannot be answered", "")
+            return self.error(request, error.status, error.reason, "the request cannot be answered", "")
         except Exception:  # noqa: BLE001 - whatever it is, the answer names no detail, and the log all
             _log.exception("web.failed", path=request.path[:200])
-            return self._error(
+            return self.error(
                 request, 500, "Something is wrong with the dashboard", "backups are not concerned", "see its log"
             )
 
-    def _error(self, request: web.Request, status: int, title: str, message: str, hint: str) -> web.Response:
+    def error(self, request: web.Request, status: int, title: str, message: str, hint: str) -> web.Response:
+        """Return what went wrong as a page, or as JSON below ``/api``."""
         if request.path.startswith("/api/"):
             body = dump({"error": {"status": status, "message": message, "hint": hint}})
             return as_response(body, "application/json", status=status)
@@ -170,6 +171,9 @@ def as_kept(request: web.Request, body: Body, content_type: str) -> web.Response
         # Cookie and Authorization: what one who has logged in may see is not for who comes to this browser next.
         "Vary": "Accept-Encoding, Authorization, Cookie",
     }
+    if body.version:
+        # The only header that a page can read of itself: by it live.js knows which event tells it something new.
+        headers["Server-Timing"] = f'store;desc="{body.version}"'
     if any(known.value in {*tags.values(), "*"} for known in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
     if packs:

@@ -37,6 +37,8 @@ class Body:
     packed: bytes
     """Empty when it is too short to be worth it."""
     digest: str
+    version: str = ""
+    """Of the store that it tells of; it may tell of a newer one in part."""
 
 
 def make_body(content: bytes) -> Body:
@@ -72,14 +74,14 @@ class Cache:
         key = _key(name, asked)
         kept = self._kept.get(key)
         if kept and kept.version == version and timedelta(0) <= asked.now - kept.at <= KEPT:
-            return kept.body
+            return replace(kept.body, version=version)
         making = self._making.get((key, version))
         if making is None:
             making = asyncio.ensure_future(make())
             self._making[key, version] = making
             making.add_done_callback(lambda made: self._keep(key, version, asked.now, made))
         # One viewer who goes away, or whose patience ends, ends it for no other.
-        return await asyncio.shield(making)
+        return replace(await asyncio.shield(making), version=version)
 
     def _keep(self, key: str, version: str, at: datetime, made: asyncio.Future[Body]) -> None:
         self._making.pop((key, version), None)
