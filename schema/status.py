@@ -94,7 +94,8 @@ class RevisionStatus(Shown):
     summary: str = ""
     """What it changed, a line for each backup."""
     changes: tuple[ClientChange, ...] = ()
-    """The first ``MAX_CHANGED_CLIENTS`` clients by name. Only of one revision, not in lists."""
+    """The first ``MAX_CHANGED_CLIENTS`` clients by name. This and ``problems`` only of one revision, not in lists."""
+    problems: tuple[Problem, ...] = ()
 
 
 class SourceStatus(Shown):
@@ -109,6 +110,10 @@ class SourceStatus(Shown):
     """The revision that is published."""
     published: Moment | None = None
     fetched: Moment | None = None
+    passed: Moment | None = None
+    """When the director last ended a pass, whatever it found."""
+    expected: Moment | None = None
+    """By when it will have begun another, if it runs."""
     suspended: bool = False
     hold: Hold | None = None
     conditions: tuple[Condition, ...] = ()
@@ -385,6 +390,27 @@ class Attention(Shown):
     """Path of the page that tells more."""
 
 
+class RevisionHeld(Shown):
+    """A revision that clients have applied, and how these clients stand."""
+
+    revision: str
+    """Empty: clients of whom nothing was heard."""
+    clients: int
+    following: dict[str, int] = Field(default_factory=dict)
+
+
+class RefusalShown(Shown):
+    """A client that refuses what was issued to it, and why."""
+
+    client: str
+    code: str
+    message: str
+    hint: str = ""
+
+
+MAX_REVISIONS = 5
+
+
 class Overview(Shown):
     """The first page in one object."""
 
@@ -394,6 +420,12 @@ class Overview(Shown):
     connected: int = 0
     following: dict[str, int] = Field(default_factory=dict)
     """``Following`` value → number of clients."""
+    revisions: tuple[RevisionHeld, ...] = ()
+    """Which revision is where, the most common first; at most ``MAX_REVISIONS``."""
+    other_revisions: int = 0
+    """Clients with yet other ones."""
+    refusals: tuple[RefusalShown, ...] = ()
+    """The first few."""
     backups: int = 0
     protected: int = 0
     unprotected: int = 0

@@ -97,7 +97,7 @@ def change(first: float, last: float) -> str:
     share = last / first - 1
     if share > 4:
         return f"×{last / first:,.0f}"
-    return f"{100 * share:+.{1 if abs(share) < 0.1 else 0}f} %".replace("-", "−")
+    return f"{100 * share:+.{1 if abs(share) < 0.1 else 0}f} %".replace("-", "\N{MINUS SIGN}")
 
 
 # --- Time -------------------------------------------------------------------------------------------------------------

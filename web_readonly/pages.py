@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from web_readonly.access import Who
     from web_readonly.questions import Answer, Asked
     from web_readonly.views import View
 
@@ -62,7 +63,8 @@ def load_assets() -> dict[str, Asset]:
 class Pages:
     """All templates, each compiled when it is first shown. Safe to use from several threads."""
 
-    def __init__(self, assets: Mapping[str, Asset]) -> None:
+    def __init__(self, assets: Mapping[str, Asset], *, asks: bool = False) -> None:
+        # ``asks``: whether people log in here, and so out.
         self._environment = Environment(
             loader=PackageLoader("web_readonly"),
             autoescape=True,
@@ -75,6 +77,7 @@ class Pages:
         self._environment.globals |= {
             "api": API,
             "charts": charts,
+            "asks": asks,
             "asset": lambda name: f"/static/{name}?{assets[name].digest}",
             "link": link,
             "forge": forge,
@@ -106,6 +109,12 @@ class Pages:
             "error.html", now=now, section="", status=status, title=title, message=message, hint=hint, twin=""
         )
 
+    def login(self, *, now: datetime, then: str, problem: str, again: bool, who: Who | None, users: bool) -> bytes:
+        """Return the form of ``web_readonly.gate``; for somebody who is logged in, the way out."""
+        return self._render(
+            "login.html", now=now, then=then, problem=problem, again=again, who=who.name if who else "", users=users
+        )
+
     def _render(self, template: str, **context: Any) -> bytes:
         return self._environment.get_template(template).render(context).encode("utf-8", "replace")
 
@@ -128,7 +137,7 @@ def link(*parts: str, query: Mapping[str, str | tuple[str, ...]] | None = None) 
     return f"{path}?{urlencode(given, errors='replace')}" if given else path
 
 
-def _again(asked: Asked, **changes: str) -> str:
+def _again(asked: Asked, **changes: str | tuple[str, ...]) -> str:
     """Return the query of the same page with some filters changed; an empty value takes one away."""
     query = {name: values for name, values in asked.query.items() if name not in changes}
     return link("", query={**query, **changes}) or "?"

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from schema import assessment
 from schema.errors import TerminalError
 from schema.observed import Outcome
 from schema.status import Following, Page, Phase
 from web_readonly import files
 from web_readonly.reader import BackupFilter, ClientFilter, EventFilter, InvalidQuery, RunFilter
+from web_readonly.reader.timeline import TimelineFilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOG_LINES: Final = 500
+LINES_BEFORE: Final = 20
+"""Above the line of a log that a link leads to."""
+OVERVIEW_ROWS: Final = 12
+GROWTH: Final = timedelta(days=90)
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _PROTECTION: Final = ("protected", "unprotected", "unknown", "without-objective")
 CLIENT_STATES: Final = (
@@ -125,19 +131,32 @@ def _found(value: T | None, kind: str, name: str, *, look: str, near: Sequence[s
 
 def overview(reader: Reader, asked: Asked) -> Answer:
     """Answer whether anything is unprotected, and what to do first."""
+    since = asked.now.replace(minute=asked.now.minute // 10 * 10, second=0, microsecond=0) - timedelta(days=1)
+    timeline = reader.timeline(
+        TimelineFilter(), since=since, until=since + timedelta(days=2), rows=OVERVIEW_ROWS, now=asked.now
+    )
     return Answer(
         reader.overview(now=asked.now),
         {
-            "running": reader.runs(RunFilter(outcome="running"), limit=10).items,
-            "runs": reader.runs(limit=40).items,
+            "running": reader.runs(RunFilter(outcome="running"), limit=5).items,
+            "runs": reader.runs(limit=1).items,
             "pending": reader.pending(),
+            "timeline": timeline,
+            "growth": reader.growth(since=asked.now - GROWTH, until=asked.now),
         },
     )
 
 
 def source(reader: Reader, asked: Asked) -> Answer:
     """Answer which revision is published, and what is wrong with the newest."""
-    return Answer(reader.source(), {"revisions": reader.revisions(limit=30, before=asked.text("after"))})
+    main = reader.source()
+    return Answer(
+        main,
+        {
+            "revisions": reader.revisions(limit=30, before=asked.text("after")),
+            "silent": assessment.silent_since(main, now=asked.now),
+        },
+    )
 
 
 def revisions(reader: Reader, asked: Asked) -> Answer:
@@ -149,7 +168,7 @@ def revision(reader: Reader, asked: Asked) -> Answer:
     """Answer how one revision was judged, and why."""
     name = asked.path["revision"]
     main, problems = _found(reader.revision(name), "revision", name, look="/source for those that were seen")
-    return Answer(main, {"problems": problems})
+    return Answer(main, {"problems": problems, "source": reader.source()})
 
 
 def events(reader: Reader, asked: Asked) -> Answer:
@@ -165,8 +184,17 @@ def events(reader: Reader, asked: Asked) -> Answer:
 
 
 def about(reader: Reader, asked: Asked) -> Answer:
-    """Answer what this is, and who could get in."""
-    return Answer(reader.source(), {"tokens": reader.tokens(), "lockouts": reader.lockouts(now=asked.now)})
+    """Answer what this is, how much it keeps, and who could get in."""
+    main = reader.source()
+    return Answer(
+        main,
+        {
+            "tokens": reader.tokens(),
+            "lockouts": reader.lockouts(now=asked.now),
+            "facts": reader.facts(),
+            "silent": assessment.silent_since(main, now=asked.now),
+        },
+    )
 
 
 # --- Clients ----------------------------------------------------------------------------------------------------------
@@ -195,6 +223,7 @@ def clients(reader: Reader, asked: Asked) -> Answer:
             "facets": reader.labels(),
             "chosen": labels,
             "known": reader.known_revisions(one.applied_revision for one in page.items),
+            "silent": assessment.silent_since(reader.source(), now=asked.now),
         },
     )
 
@@ -366,11 +395,24 @@ def run(reader: Reader, asked: Asked) -> Answer:
     name = asked.path["run"]
     main = _found(reader.run(name), "run", name, look="/runs; old runs are forgotten by age")
     asked.choice("pause", ("yes",))
-    after = asked.number("after", least=-1)
+    after, line = asked.number("after", least=-1), asked.number("line", least=1)
     narrowed = bool(asked.text("level") or asked.text("q"))
-    if after is None:
+    if after is None and line is not None:
+        after = max(-1, line - LINES_BEFORE - 2)
+    elif after is None:
         after = -1 if narrowed else max(-1, main.log_lines - LOG_LINES - 1)
-    return Answer(main, {"log": _log(reader, asked, after=after), "after": after, "levels": _LEVELS})
+    log = _log(reader, asked, after=after)
+    return Answer(
+        main,
+        {
+            "log": log,
+            "after": after,
+            "levels": _LEVELS,
+            "earlier": None if narrowed or after < 0 else max(-1, after - LOG_LINES),
+            "source": reader.source(),
+            "known": reader.known_revisions((main.revision,)),
+        },
+    )
 
 
 def run_log(reader: Reader, asked: Asked) -> Answer:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from schema.status import BackupStatus, ClientStatus, Condition, Overview, RunStatus, SourceStatus
+    from schema.timeline import RunSpan
 
 Tone = Literal["good", "warn", "bad", "busy", "idle"]
 
@@ -52,6 +53,22 @@ _REVISIONS: Final[dict[str, State]] = {
     "held": State("warn", "held"),
     "superseded": State("idle", "superseded"),
 }
+_CHANGES: Final[dict[str, State]] = {
+    "added": State("good", "added"),
+    "changed": State("busy", "changed"),
+    "removed": State("warn", "removed", "its files and schedules go; no archive does"),
+}
+_HOLDS: Final[dict[str, tuple[str, str]]] = {
+    "HistoryRewritten": (
+        "It is not built upon the published revision: somebody pushed with force, or the branch was replaced.",
+        "history-rewritten",
+    ),
+    "MassChangeHeld": (
+        "So many backups at once go away by a mistake more often than by intent: a moved folder, a lost label.",
+        "mass-change",
+    ),
+    "DangerHeld": ("It could lose data: shorter retention, a dropped source, another repository.", ""),
+}
 _LEVELS: Final[dict[str, State]] = {
     "critical": State("bad", "critical"),
     "error": State("bad", "error"),
@@ -69,9 +86,14 @@ _UNPROTECTED: Final[dict[str, State]] = {
 }
 
 
-def of_run(run: RunStatus) -> State:
+def of_run(run: RunStatus | RunSpan) -> State:
     """Return how a run stands."""
-    return State("busy", "running") if run.outcome is None else of_outcome(run.outcome)
+    return of_started("running" if run.outcome is None else run.outcome)
+
+
+def of_started(word: str) -> State:
+    """Return how runs stand that are counted under a word: an outcome, or ``running``."""
+    return State("busy", "running") if word == "running" else of_outcome(word)
 
 
 def of_outcome(outcome: str) -> State:
@@ -99,6 +121,23 @@ def of_phase(phase: str) -> State:
 def of_revision(outcome: str) -> State:
     """Return how a revision was judged."""
     return _REVISIONS.get(outcome, State("idle", outcome))
+
+
+def of_change(change: str) -> State:
+    """Return what a revision did to a client."""
+    return _CHANGES.get(change, State("idle", change))
+
+
+class HoldReason(NamedTuple):
+    """Why revisions are held, and the word that a commit message acknowledges it by."""
+
+    why: str
+    word: str
+
+
+def of_hold(reason: str) -> HoldReason:
+    """Return what a hold means."""
+    return HoldReason(*_HOLDS.get(reason, ("", "")))
 
 
 def of_level(level: str) -> State:

@@ -49,10 +49,14 @@ VIEWS: Final = (
     View("/backups/{backup}", questions.backup, "backup.html", ("after",), section="/backups"),
     View("/backups/{client}/{backup}", questions.placement, "placement.html", section="/backups"),
     View("/runs", questions.runs, "runs.html", ("client", "backup", "outcome", "after"), section="/runs"),
-    View("/runs/{run}", questions.run, "run.html", ("after", "level", "q", "pause"), section="/runs"),
+    View("/runs/{run}", questions.run, "run.html", ("after", "line", "level", "q", "pause"), section="/runs"),
     View("/runs/{run}/log", questions.run_log, filters=("after", "level", "q")),
     View(
-        "/timeline", time_questions.timeline, "timeline.html", ("client", "label", "outcome", "day"), section="/timeline"
+        "/timeline",
+        time_questions.timeline,
+        "timeline.html",
+        ("client", "label", "outcome", "day"),
+        section="/timeline",
     ),
     View("/schedule", time_questions.schedule, "schedule.html", ("repository",), section="/schedule"),
     View("/starts", time_questions.next_starts, "starts.html", ("repository", "after"), section="/schedule"),

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from sqlalchemy import ColumnElement, bindparam, case, false, func, literal, or_, select
 
 from schema import assessment
-from schema.status import ArchiveStatus, BackupStatus, Evidence, Page, RepositoryStatus
-from schema.tables import UtcText, archives, backups, evidence
+from schema.status import ArchiveStatus, BackupStatus, Evidence, OptionOrigin, Page, RepositoryStatus
+from schema.tables import UtcText, archives, backups, definitions, evidence
 from web_readonly.reader.paging import beyond, bounded, decode, encode, unindexed
 from web_readonly.reader.runs import read_several
 from web_readonly.reader.source import read_conditions, read_suspended
@@ -95,7 +95,13 @@ def read_backup(connection: Connection, *, client: str, backup: str, now: dateti
         computed = {condition.type for condition in shown.conditions}
         kept = read_conditions(connection, f"backup/{client}/{backup}")
         more = [condition for condition in kept if condition.type not in computed]
-        return shown.model_copy(update={"conditions": (*shown.conditions, *more)})
+        options = connection.execute(select(definitions.c.options).where(definitions.c.backup == backup)).scalar()
+        return shown.model_copy(
+            update={
+                "conditions": (*shown.conditions, *more),
+                "options": tuple(OptionOrigin(option=option, place=place) for option, place in options or ()),
+            }
+        )
     return None
 
 
@@ -123,11 +129,13 @@ def _backups(
 ) -> tuple[BackupStatus, ...]:
     seen = _evidence(connection, [(row["client"], row["backup"]) for row in rows])
     last = read_several(connection, [row["last_run"] for row in rows])
+    retention = _retention(connection, {row["backup"] for row in rows})
     return tuple(
         _backup(
             row,
             evidence=seen[row["client"], row["backup"]],
             last=last.get(row["last_run"]),
+            retention=retention.get(row["backup"], {}),
             suspended=suspended,
             now=now,
         )
@@ -135,7 +143,15 @@ def _backups(
     )
 
 
-def _backup(row: Any, *, evidence: list[Evidence], last: Any, suspended: frozenset[str], now: datetime) -> BackupStatus:
+def _backup(
+    row: Any,
+    *,
+    evidence: list[Evidence],
+    last: Any,
+    retention: dict[str, int | str],
+    suspended: frozenset[str],
+    now: datetime,
+) -> BackupStatus:
     client, backup = row["client"], row["backup"]
     by_command = {f"client/{client}", f"backup/{client}/{backup}"} & suspended
     is_suspended = bool(row["suspended"] or by_command)
@@ -156,8 +172,14 @@ def _backup(row: Any, *, evidence: list[Evidence], last: Any, suspended: frozens
         # A run id is a client's word: only a run of this client is shown here.
         last_run=last if last is not None and last.client == client else None,
         evidence=tuple(evidence),
+        retention=retention,
         conditions=(condition,),
     )
+
+
+def _retention(connection: Connection, names: set[str]) -> dict[str, dict[str, int | str]]:
+    kept = select(definitions.c.backup, definitions.c.retention).where(definitions.c.backup.in_(names))
+    return {row.backup: row.retention for row in connection.execute(kept)} if names else {}
 
 
 def _evidence(connection: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Evidence]]:
@@ -242,7 +264,7 @@ def read_archives(
 ) -> Page[ArchiveStatus]:
     """Return archives, newest first."""
     # One client's archives are few, whatever else is asked of them: they are found first and put in order then.
-    start, kept_in = (map(unindexed, _ARRANGED) if client else _ARRANGED)
+    start, kept_in = map(unindexed, _ARRANGED) if client else _ARRANGED
     order = (start.desc(), *(column.desc() for column in _ARCHIVE_KEY[1:]))
     query = select(archives).order_by(*order).limit(bounded(limit) + 1)
     if client:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,8 +30,8 @@ from sqlalchemy import (
 
 from schema import assessment
 from schema.desired import Content
-from schema.observed import StateReport
-from schema.status import ClientStatus, Following, Page, PendingClient, Phase
+from schema.observed import StateReport, Versions
+from schema.status import ClientStatus, EnvelopeStatus, Following, Page, PendingClient, Phase, RevisionHeld
 from schema.tables import UtcText, approvals, backups, clients, issued, observed, pending, revocations
 from web_readonly.reader.database import InvalidQuery
 from web_readonly.reader.paging import bounded, contains, decode, encode
@@ -174,7 +175,24 @@ def read_client(connection: Connection, name: str, *, now: datetime) -> ClientSt
     shown = _client(row, suspended=read_suspended(connection), now=now)
     computed = {condition.type for condition in shown.conditions}
     kept = [one for one in read_conditions(connection, f"client/{name}") if one.type not in computed]
-    return shown.model_copy(update={"conditions": (*shown.conditions, *kept)})
+    return shown.model_copy(update={"conditions": (*shown.conditions, *kept), **_envelope(connection, name)})
+
+
+_KEY_ID = re.compile(rb'"keyid":"(SHA256:[A-Za-z0-9+/]{43})"')
+
+
+def _envelope(connection: Connection, name: str) -> dict[str, Any]:
+    """Return what is to be known of a signed desired state; the signature stands at its end."""
+    size, end = func.length(issued.c.envelope).label("size"), func.substr(issued.c.envelope, -512).label("end")
+    query = select(issued.c.issued, issued.c.audience, size, end).where(issued.c.client == name)
+    row = connection.execute(query).first()
+    if row is None:
+        return {}
+    signer = _KEY_ID.search(bytes(row.end or b""))
+    envelope = EnvelopeStatus(
+        audience=fingerprint(row.audience), signer=signer[1].decode() if signer else "", size=row.size
+    )
+    return {"issued": row.issued, "envelope": envelope}
 
 
 def read_content(connection: Connection, client: str) -> Content | None:
@@ -204,24 +222,36 @@ class ClientCounts:
     connected: int
     drifted: int
     following: dict[str, int]
+    revisions: tuple[RevisionHeld, ...] = ()
+    """Every revision that a client has applied, that of most clients first."""
 
 
 def count_clients(connection: Connection, *, now: datetime) -> ClientCounts:
     """Return the counts of all clients."""
+    revision = func.coalesce(observed.c.revision, "").label("revision")
     query = select(
         FOLLOWING.label("following"),
+        revision,
         func.count().label("clients"),
         func.sum(case((observed.c.connected.is_(True), 1), else_=0)).label("connected"),
         func.sum(case((observed.c.drifted > 0, 1), else_=0)).label("drifted"),
     ).select_from(
         NAMES.outerjoin(issued, issued.c.client == NAMES.c.name).outerjoin(observed, observed.c.client == NAMES.c.name)
     )
-    rows = connection.execute(query.group_by(FOLLOWING), {"now": now}).all()
+    rows = connection.execute(query.group_by(FOLLOWING, revision), {"now": now}).all()
+    following, held = Counter[str](), defaultdict[str, Counter[str]](Counter)
+    for row in rows:
+        following[row.following] += row.clients
+        held[row.revision][row.following] += row.clients
     return ClientCounts(
         clients=sum(row.clients for row in rows),
         connected=sum(row.connected for row in rows),
         drifted=sum(row.drifted for row in rows),
-        following={row.following: row.clients for row in rows},
+        following=dict(following),
+        revisions=tuple(
+            RevisionHeld(revision=name, clients=each.total(), following=dict(each))
+            for name, each in sorted(held.items(), key=lambda one: (-one[1].total(), one[0]))
+        ),
     )
 
 
@@ -291,7 +321,7 @@ def _client(row: Any, *, suspended: frozenset[str], now: datetime) -> ClientStat
         applied_digest=row["applied_digest"] or "",
         refusal=state.refusal if state else None,
         drift=drift,
-        **({"versions": state.versions} if state else {}),
+        versions=state.versions if state else Versions(),
         backups=row["backups"],
         conditions=(
             assessment.connected(is_connected=is_connected, last_seen=row["last_seen"], now=now),

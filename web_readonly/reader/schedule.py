@@ -1,0 +1,143 @@
+"""The week to come: how many backups start when, and where they meet. Functions of a read connection.
+
+Backups are counted by schedule and next start in one index (``ix_backups_cron_time_zone_next_due``), and
+``web_readonly.starts`` does the rest: twenty thousand backups with twenty schedules cost what twenty schedules cost.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import String, func, select, type_coerce
+
+from schema.tables import backups, evidence, runs
+from schema.timeline import BusyHour, Meeting, Schedule
+from web_readonly import starts
+from web_readonly.reader.timeline import BUCKET, read_next, uses
+from web_readonly.starts import HOUR, WEEK, Bunch
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_BUNCHES: Final = 4_000
+_BUSIEST: Final = 6
+_NAMES: Final = 6
+_PLACES: Final = 5
+_USERS: Final = 250
+"""Of one place: beyond, the hour is of these, and the work is scaled up."""
+NEXT: Final = 12
+
+
+def read_schedule(connection: Connection, *, repository: str, now: datetime) -> Schedule:
+    """Return the week from the hour of ``now``, of all backups or of those that use a repository."""
+    since = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    bunches, by_hand, suspended, left_out = _bunches(connection, repository)
+    hours = starts.by_hour(bunches, since=since)
+    counts = tuple(hour.total() for hour in hours)
+    return Schedule(
+        since=since,
+        until=since + WEEK,
+        repository=repository,
+        hours=counts,
+        starts=sum(counts),
+        scheduled=sum(bunch.number for bunch in bunches),
+        by_hand=by_hand,
+        suspended=suspended,
+        left_out=left_out,
+        busiest=_busiest(connection, hours, since=since),
+        meetings=_meetings(connection, repository, since=since),
+        next=read_next(connection, repository=repository, limit=NEXT, after="", now=now).items,
+    )
+
+
+def _bunches(connection: Connection, repository: str) -> tuple[list[Bunch], int, int, int]:
+    """Return what is scheduled; how many backups run by hand, are suspended, and were too many."""
+    start = func.substr(type_coerce(backups.c.next_due, String), 1, BUCKET)
+    key = (backups.c.cron, backups.c.time_zone, start, backups.c.suspended)
+    query = select(*key, func.min(backups.c.next_due, type_=backups.c.next_due.type), func.count())
+    if repository:
+        query = query.where(uses(repository))
+    found: list[Bunch] = []
+    numbers = Counter[str]()
+    for cron, time_zone, _, suspended, next_due, number in connection.execute(query.group_by(*key)):
+        if not cron or suspended:
+            numbers["suspended" if suspended else "by hand"] += number
+        elif len(found) < _BUNCHES:
+            found.append(Bunch(cron, time_zone, next_due, number))
+        else:
+            numbers["left out"] += number
+    return found, numbers["by hand"], numbers["suspended"], numbers["left out"]
+
+
+def _busiest(connection: Connection, hours: list[Counter[Bunch]], *, since: datetime) -> tuple[BusyHour, ...]:
+    order = sorted((number for number, hour in enumerate(hours) if hour), key=lambda at: (-hours[at].total(), at))
+    return tuple(
+        BusyHour(
+            at=since + number * HOUR,
+            starts=hours[number].total(),
+            schedules=tuple(dict.fromkeys(bunch.cron for bunch, _ in hours[number].most_common(_NAMES)))[:3],
+            names=_names(connection, hours[number]),
+        )
+        for number in order[:_BUSIEST]
+    )
+
+
+def _names(connection: Connection, hour: Counter[Bunch]) -> tuple[str, ...]:
+    names: list[str] = []
+    for bunch, _ in hour.most_common(_NAMES):
+        same = (backups.c.cron == bunch.cron, backups.c.time_zone == bunch.time_zone)
+        at = backups.c.next_due.is_(None) if bunch.start is None else backups.c.next_due >= bunch.start
+        query = select(backups.c.client, backups.c.backup).where(*same, at, backups.c.suspended.is_(False))
+        found = connection.execute(query.order_by(backups.c.next_due).limit(min(bunch.number, _NAMES - len(names))))
+        names += [f"{row.client}/{row.backup}" for row in found]
+        if len(names) >= _NAMES:
+            break
+    return tuple(names)
+
+
+# --- Where runs meet --------------------------------------------------------------------------------------------------
+
+
+def _meetings(connection: Connection, repository: str, *, since: datetime) -> tuple[Meeting, ...]:
+    """Return the places that several backups use, with the hour in which most of them start."""
+    place = (evidence.c.repository, evidence.c.url)
+    query = select(*place, func.count().label("users")).group_by(*place).having(func.count() > 1)
+    if repository:
+        query = query.where(evidence.c.repository == repository)
+    found = connection.execute(query.order_by(func.count().desc(), *place).limit(_PLACES)).all()
+    shown = [_meeting(connection, row.repository, row.url, row.users, since=since) for row in found]
+    return tuple(sorted((one for one in shown if one is not None), key=lambda one: (-one.work, -one.starts)))
+
+
+def _meeting(connection: Connection, repository: str, url: str, users: int, *, since: datetime) -> Meeting | None:
+    columns = (backups.c.cron, backups.c.time_zone, backups.c.next_due, runs.c.started, runs.c.finished)
+    here = (evidence.c.client == backups.c.client) & (evidence.c.backup == backups.c.backup)
+    query = (
+        select(*columns)
+        .select_from(evidence.join(backups, here).outerjoin(runs, runs.c.id == backups.c.last_run))
+        .where(evidence.c.repository == repository, evidence.c.url == url)
+        .where(backups.c.cron != "", backups.c.suspended.is_(False))
+        .limit(_USERS)
+    )
+    took: dict[tuple[str, str, datetime | None], list[float | None]] = defaultdict(list)
+    for cron, time_zone, next_due, started, finished in connection.execute(query):
+        start = None if next_due is None else next_due.replace(minute=next_due.minute // 10 * 10, second=0)
+        took[cron, time_zone, start].append((finished - started).total_seconds() if finished else None)
+    bunches = {Bunch(*key, number=len(each)): each for key, each in took.items()}
+    hours = starts.by_hour(bunches, since=since)
+    best = max(range(len(hours)), key=lambda at: hours[at].total())
+    if hours[best].total() < 2:
+        return None
+    scale = users / max(1, sum(map(len, took.values()))) if users > _USERS else 1.0
+    known = [length for bunch in hours[best] for length in bunches[bunch] if length is not None]
+    return Meeting(
+        repository=repository,
+        url=url,
+        users=users,
+        at=since + best * HOUR,
+        starts=round(hours[best].total() * scale),
+        work=sum(known) * scale,
+        measured=round(len(known) * scale),
+    )

@@ -1,0 +1,229 @@
+"""What ran in a window of time and what is due in it, by client. Functions of a read connection.
+
+Bounded whatever the size of the fleet: the crowd of all runs is counted from indexes alone
+(``ix_runs_outcome_started``, ``ix_backups_next_due``); rows are read only of the few clients that matter first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from sqlalchemy import String, false, func, or_, select, type_coerce
+
+from schema.observed import Outcome
+from schema.status import Page
+from schema.tables import backups, clients, evidence, runs
+from schema.timeline import Crowd, DueMark, NextStart, RunSpan, Timeline, TimelineRow
+from web_readonly import starts
+from web_readonly.reader.clients import has_labels
+from web_readonly.reader.paging import beyond, bounded, decode, encode
+from web_readonly.reader.source import read_suspended
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from sqlalchemy import ColumnElement, Connection
+
+LATE: Final = timedelta(minutes=10)
+"""A start that is this late is shown as late: before, the report of it may be on its way."""
+LONGEST: Final = timedelta(days=2)
+"""A run that started longer before the window is not looked for."""
+BUCKET: Final = len("2026-11-23T07:4")
+"""Characters of a moment that ten minutes have in common."""
+_CANDIDATES: Final = 400
+_SPANS: Final = 2_000
+_DUE_MARKS: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineFilter:
+    """Which rows; empty fields select all. The crowd is always of all."""
+
+    client: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    outcome: Outcome | Literal["running"] | None = None
+
+
+def read_timeline(
+    connection: Connection, wanted: TimelineFilter, *, since: datetime, until: datetime, rows: int, now: datetime
+) -> Timeline:
+    """Return at most ``rows`` clients between two moments: failed, late and running first, then the busiest."""
+    names = [wanted.client] if wanted.client else _first(connection, wanted, since=since, until=until, now=now)
+    shown = names[:rows]
+    spans = _spans(connection, shown, wanted.outcome, since=since, until=until)
+    due = _due(connection, shown, since=since, until=until, now=now) if wanted.outcome is None else {}
+    return Timeline(
+        since=since,
+        until=until,
+        rows=tuple(TimelineRow(client=name, runs=spans[name], due=due.get(name, ())) for name in shown),
+        more=len(names) > rows,
+        crowd=_crowd(connection, since=since, until=until, now=now),
+    )
+
+
+# --- Which clients matter first ---------------------------------------------------------------------------------------
+
+
+def _first(
+    connection: Connection, wanted: TimelineFilter, *, since: datetime, until: datetime, now: datetime
+) -> list[str]:
+    found: dict[str, None] = {}
+    for names in _candidates(connection, wanted, since=since, until=until, now=now):
+        found |= dict.fromkeys(names)
+    return list(found)
+
+
+def _candidates(
+    connection: Connection, wanted: TimelineFilter, *, since: datetime, until: datetime, now: datetime
+) -> Iterator[Iterable[str]]:
+    """Yield names of clients, those that need a person first; each kind from one range of an index."""
+
+    def ran(*which: ColumnElement[bool], start: datetime = since) -> Iterable[str]:
+        query = select(runs.c.client).where(*which, runs.c.started >= start, runs.c.started < until)
+        query = _labelled(query, runs.c.client, wanted).order_by(runs.c.started.desc()).limit(_CANDIDATES)
+        return (name for name, _ in Counter(connection.execute(query).scalars()).most_common())
+
+    def of(outcome: Outcome) -> ColumnElement[bool]:
+        return runs.c.outcome == outcome.value
+
+    if wanted.outcome is not None:
+        is_running = wanted.outcome == "running"
+        yield ran(
+            runs.c.outcome.is_(None) if is_running else runs.c.outcome == wanted.outcome,
+            start=since - LONGEST if is_running else since,
+        )
+        return
+    yield ran(of(Outcome.FAILED))
+    yield ran(of(Outcome.LOST))
+    if now < until:
+        yield _starting(connection, wanted, after=now - LONGEST, until=now - LATE)
+        yield ran(runs.c.outcome.is_(None), start=since - LONGEST)
+    yield ran(of(Outcome.WARNED))
+    yield ran()
+    if now < until:
+        yield _starting(connection, wanted, after=now, until=until)
+
+
+def _starting(connection: Connection, wanted: TimelineFilter, *, after: datetime, until: datetime) -> Iterable[str]:
+    query = select(backups.c.client).where(
+        backups.c.next_due > after, backups.c.next_due < until, backups.c.running == ""
+    )
+    query = _labelled(query, backups.c.client, wanted).order_by(backups.c.next_due).limit(_CANDIDATES)
+    return connection.execute(query).scalars()
+
+
+def _labelled(query: Any, column: ColumnElement[str], wanted: TimelineFilter) -> Any:
+    if not wanted.labels:
+        return query
+    return query.where(
+        select(clients.c.name).where(clients.c.name == column, *has_labels(clients.c.labels, wanted.labels)).exists()
+    )
+
+
+# --- Their runs and starts --------------------------------------------------------------------------------------------
+
+
+def _spans(
+    connection: Connection, names: list[str], outcome: str | None, *, since: datetime, until: datetime
+) -> dict[str, tuple[RunSpan, ...]]:
+    columns = (runs.c.id, runs.c.client, runs.c.backup, runs.c.started, runs.c.finished, runs.c.outcome)
+    here = (runs.c.client.in_(names), runs.c.started >= since - LONGEST, runs.c.started < until)
+    query = select(*columns).where(*here, or_(runs.c.finished.is_(None), runs.c.finished > since))
+    if outcome is not None:
+        query = query.where(runs.c.outcome.is_(None) if outcome == "running" else runs.c.outcome == outcome)
+    found: dict[str, list[RunSpan]] = defaultdict(list)
+    rows = connection.execute(query.order_by(runs.c.started.desc()).limit(_SPANS)).mappings() if names else ()
+    for row in rows:
+        ended = None if row["outcome"] is None else Outcome(row["outcome"])
+        found[row["client"]].append(RunSpan.model_construct(**{**row, "outcome": ended}))
+    return {name: tuple(reversed(found[name])) for name in names}
+
+
+def _due(
+    connection: Connection, names: list[str], *, since: datetime, until: datetime, now: datetime
+) -> dict[str, tuple[DueMark, ...]]:
+    columns = (backups.c.client, backups.c.backup, backups.c.cron, backups.c.time_zone, backups.c.next_due)
+    query = select(*columns).where(backups.c.client.in_(names), backups.c.next_due < until, backups.c.running == "")
+    found: dict[str, list[DueMark]] = defaultdict(list)
+    for row in connection.execute(query.where(_not_suspended(connection))) if names and now < until else ():
+        late = row.next_due < now - LATE
+        marks = [row.next_due, *starts.starts_after(row.cron, row.time_zone, row.next_due, until=until)]
+        found[row.client] += [
+            DueMark.model_construct(backup=row.backup, at=at, late=late and at == row.next_due)
+            for at in marks[:_DUE_MARKS]
+            if at >= since
+        ]
+    return {name: tuple(sorted(marks, key=lambda mark: mark.at)) for name, marks in found.items()}
+
+
+def _not_suspended(connection: Connection) -> ColumnElement[bool]:
+    names = sorted(read_suspended(connection))
+    whole = backups.c.client.in_([name.removeprefix("client/") for name in names if name.startswith("client/")])
+    single = ("backup/" + backups.c.client + "/" + backups.c.backup).in_(names) if names else false()
+    return ~or_(backups.c.suspended.is_(True), whole, single)
+
+
+def read_next(
+    connection: Connection, *, repository: str = "", limit: int, after: str, now: datetime
+) -> Page[NextStart]:
+    """Return what starts next, soonest first."""
+    key = (backups.c.next_due, backups.c.client, backups.c.backup)
+    columns = (backups.c.client, backups.c.backup, backups.c.cron, backups.c.time_zone, backups.c.next_due)
+    query = select(*columns).where(backups.c.next_due >= now, _not_suspended(connection))
+    if after:
+        where = decode(after, datetime, str, str)
+        here, there = beyond(key, where)
+        query = query.where(backups.c.next_due >= where[0], here > there)
+    if repository:
+        query = query.where(uses(repository))
+    found = connection.execute(query.order_by(*key).limit(bounded(limit) + 1)).all()
+    items = tuple(
+        NextStart(
+            client=row.client,
+            backup=row.backup,
+            cron=row.cron,
+            time_zone=row.time_zone,
+            at=row.next_due,
+            then=starts.starts_after(row.cron, row.time_zone, row.next_due, until=now + starts.WEEK)[:3],
+        )
+        for row in found[:limit]
+    )
+    last = found[limit - 1] if len(found) > limit else None
+    return Page(items=items, next=encode([last.next_due, last.client, last.backup]) if last else "")
+
+
+def uses(repository: str) -> ColumnElement[bool]:
+    """Return that a backup names a repository, in SQL."""
+    here = (evidence.c.client == backups.c.client) & (evidence.c.backup == backups.c.backup)
+    return select(evidence.c.url).where(here, evidence.c.repository == repository).correlate(backups).exists()
+
+
+# --- The crowd --------------------------------------------------------------------------------------------------------
+
+
+def _crowd(connection: Connection, *, since: datetime, until: datetime, now: datetime) -> tuple[Crowd, ...]:
+    started: dict[str, dict[str, int]] = defaultdict(dict)
+    at = func.substr(type_coerce(runs.c.started, String), 1, BUCKET)
+    window = (runs.c.started >= since, runs.c.started < until)
+    ended = select(at, runs.c.outcome, func.count()).where(runs.c.outcome.in_([one.value for one in Outcome]), *window)
+    running = select(at, func.count()).where(runs.c.outcome.is_(None), *window)
+    for bucket, outcome, number in connection.execute(ended.group_by(runs.c.outcome, at)):
+        started[bucket][outcome] = number
+    for bucket, number in connection.execute(running.group_by(at)):
+        started[bucket]["running"] = number
+    due: dict[str, int] = {}
+    if now < until:
+        then = func.substr(type_coerce(backups.c.next_due, String), 1, BUCKET)
+        coming = select(then, func.count()).where(backups.c.next_due >= now, backups.c.next_due < until)
+        due = {row[0]: row[1] for row in connection.execute(coming.group_by(then))}
+    return tuple(
+        Crowd.model_construct(at=_moment(bucket), started=started.get(bucket, {}), due=due.get(bucket, 0))
+        for bucket in sorted({*started, *due})
+    )
+
+
+def _moment(bucket: str) -> datetime:
+    return datetime.fromisoformat(f"{bucket}0:00Z")

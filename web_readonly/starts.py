@@ -1,0 +1,87 @@
+"""When backups start in the days to come, from their schedules. Pure; the readers of timeline and schedule use it.
+
+A client shifts every start of a backup by its jitter, always by the same amount. The store does not know the jitter,
+but the next start as the client reported it: what that is later than the schedule's due moment is the shift.
+
+The cost follows the number of distinct schedules, not of backups: due moments are kept for each schedule and day.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from schema import cron as schedules
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+HOUR: Final = timedelta(hours=1)
+WEEK: Final = timedelta(days=7)
+HOURS: Final = 7 * 24
+_DAY: Final = timedelta(days=1)
+_MOST: Final = 3_000
+"""Due moments of one schedule: every five minutes for ten days. One that is due oftener is cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bunch:
+    """Backups of one schedule that start at the same time, give or take ten minutes."""
+
+    cron: str
+    time_zone: str
+    start: datetime | None
+    """A next start of theirs, as reported; None before the first report."""
+    number: int
+
+
+def due_around(cron: str, time_zone: str, day: date) -> tuple[datetime, ...]:
+    """Return the due moments from the day before to eight days after; none for what is no schedule."""
+    return _due_around(cron, time_zone or "UTC", day)
+
+
+@lru_cache(maxsize=512)
+def _due_around(cron: str, time_zone: str, day: date) -> tuple[datetime, ...]:
+    first = datetime.combine(day, time(), UTC) - _DAY
+    try:
+        schedules.check_cron(cron)
+        return tuple(
+            schedules.due_between(
+                cron, time_zone=time_zone, after=first - timedelta(seconds=1), until=first + 10 * _DAY, limit=_MOST
+            )
+        )
+    except ValueError:
+        return ()
+
+
+def shift(cron: str, time_zone: str, start: datetime | None) -> timedelta:
+    """Return how much later than due a backup starts."""
+    if start is None:
+        return timedelta()
+    due = [moment for moment in due_around(cron, time_zone, start.date()) if moment <= start]
+    return start - due[-1] if due else timedelta()
+
+
+def starts_after(cron: str, time_zone: str, start: datetime, *, until: datetime) -> tuple[datetime, ...]:
+    """Return the starts that follow a known one, at most a week of them."""
+    later = shift(cron, time_zone, start)
+    return tuple(due + later for due in due_around(cron, time_zone, start.date()) if start < due + later < until)
+
+
+def starts_of(bunch: Bunch, *, since: datetime) -> list[datetime]:
+    """Return the starts of a bunch in the week from ``since``."""
+    later = shift(bunch.cron, bunch.time_zone, bunch.start)
+    due = due_around(bunch.cron, bunch.time_zone, since.date())
+    return [moment + later for moment in due if since <= moment + later < since + WEEK]
+
+
+def by_hour(bunches: Iterable[Bunch], *, since: datetime) -> list[Counter[Bunch]]:
+    """Return for each hour of the week from ``since`` how many starts each bunch adds."""
+    hours: list[Counter[Bunch]] = [Counter() for _ in range(HOURS)]
+    for bunch in bunches:
+        for start in starts_of(bunch, since=since):
+            hours[int((start - since) / HOUR)][bunch] += bunch.number
+    return hours
