@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
 
@@ -42,13 +42,16 @@ def read_suspended(connection: Connection) -> frozenset[str]:
     return frozenset(connection.execute(select(meta.c.value).where(meta.c.key == "suspended")).scalar() or ())
 
 
+_LISTED: Final = tuple(revisions.c[name] for name in RevisionStatus.model_fields if name not in {"changes", "problems"})
+
+
 def read_revisions(connection: Connection, *, limit: int, before: str) -> Page[RevisionStatus]:
     """Return revisions, newest first."""
-    query = select(revisions).order_by(revisions.c.id.desc()).limit(bounded(limit) + 1)
+    query = select(revisions.c.id, *_LISTED).order_by(revisions.c.id.desc()).limit(bounded(limit) + 1)
     if before:
         query = query.where(revisions.c.id < decode(before, int)[0])
     rows = connection.execute(query).mappings().all()
-    items = tuple(RevisionStatus.model_validate(_known(RevisionStatus, row), by_name=True) for row in rows[:limit])
+    items = tuple(RevisionStatus.model_validate(dict(row), by_name=True) for row in rows[:limit])
     return Page(items=items, next=encode([rows[limit - 1]["id"]]) if len(rows) > limit else "")
 
 
@@ -60,8 +63,8 @@ def read_revision(connection: Connection, revision: str) -> tuple[RevisionStatus
     row = connection.execute(select(revisions).where(named).limit(1)).mappings().first()
     if row is None:
         return None
-    problems = tuple(Problem.model_validate(one) for one in row["problems"])
-    return RevisionStatus.model_validate(_known(RevisionStatus, row), by_name=True), problems
+    shown = RevisionStatus.model_validate(dict(row), by_name=True)
+    return shown, shown.problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,3 @@ def read_lockouts(connection: Connection, *, now: datetime) -> tuple[LockoutStat
     columns = [lockouts.c[name] for name in LockoutStatus.model_fields]
     locked = select(*columns).where(lockouts.c.locked_until > now).order_by(lockouts.c.address)
     return tuple(LockoutStatus.model_validate(dict(row), by_name=True) for row in connection.execute(locked).mappings())
-
-
-def _known(model: type[RevisionStatus], row: Any) -> dict[str, Any]:
-    return {name: row[name] for name in model.model_fields}
