@@ -424,6 +424,51 @@ async def test_a_rebuilt_director_is_told_everything_again(fleet):
     await fleet.until(lambda: fleet.state().get("generation") == 100 and fleet.reports("archives"))
 
 
+LISTS = """#!/bin/sh
+# Knows one archive; listing it takes as long as $HOME/hang exists.
+case " $* " in
+    *" list "*)
+        touch "$HOME/listing"
+        if [ -e "$HOME/hang" ]; then sleep 600 & wait; fi
+        echo '{"type": "-", "path": "etc/hosts", "size": 7, "mtime": "2026-11-23T01:00:00"}' ;;
+    *repo-list*)
+        echo '[{"repository": {"label": "nas"}, "archives": [{"name": "a", "id": "abababab", "start":'
+        echo '"2026-11-23T01:00:00"}]}]' ;;
+esac
+"""
+
+
+async def test_the_newest_archive_is_looked_into_and_its_contents_arrive(fleet):
+    (fleet.base / "borgmatic").write_text(LISTS)
+    fleet.director.envelope = fleet.envelope()
+
+    await fleet.start()
+
+    await fleet.until(lambda: fleet.reports("contents"))
+    (told,) = fleet.reports("contents")
+    assert (told["archive"]["name"], told["listed"], told["size"]) == ("a", True, 7)
+    assert [one["path"] for one in told["directories"]] == ["etc"]
+
+
+async def test_a_backup_that_comes_due_does_not_wait_until_an_archive_is_listed(fleet):
+    (fleet.base / "borgmatic").write_text(LISTS)
+    (fleet.base / "hang").touch()
+    content = fleet.content(jobs=(job("web", url=str(fleet.base), schedule=schedule("30 12 * * *")),))
+    fleet.director.envelope = fleet.envelope(content)
+    await fleet.start()
+    await fleet.until_scheduled()
+    while not (fleet.base / "listing").exists():
+        await asyncio.sleep(0.01)
+
+    while not fleet.reports("run-started"):
+        await fleet.clock.advance(60)
+        await asyncio.sleep(0.01)
+
+    await fleet.until(lambda: fleet.reports("run-finished"))
+    assert fleet.reports("contents") == []
+    (fleet.base / "hang").unlink()  # it is tried again after the run; what it hangs on by now, the stop ends
+
+
 async def until_waiting(agent: Agent) -> None:
     """Return when the connection waits before its next attempt."""
     assert agent._connection is not None
