@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reconciler.commands import operate, secrets, source
+from reconciler.commands import operate, secrets, source, viewers
 from reconciler.commands.output import configure_logging, examples, friendly
 from reconciler.commands.which import config_options, group_options
 
@@ -37,6 +37,7 @@ _ROOMS = {
     "Run": ("standalone", "run", "web"),
     "Ask a running director": ("status", "drift", "runs", "archives", "backups", "events", "clients", "token"),
     "Tell a running director": ("reconcile", "acknowledge", "suspend", "resume"),
+    "Say who may look at the dashboard": ("viewer",),
 }
 
 
@@ -217,12 +218,14 @@ def _pages(reader: Reader, director: Director) -> list[Callable[[], Coroutine[An
 
 
 async def _serve_pages(reader: Reader, settings: DirectorSettings, *, metrics: StoreMetrics) -> None:
+    from reconciler import web_access
     from reconciler.listen import Address
     from web_readonly.app import make_app, serve
 
     address = Address.parse(settings.web.address)
-    app = make_app(reader, now=_now, metrics=metrics, allow_remote=settings.web.allow_remote)
-    await serve(app, host=address.host, port=address.port)
+    access, viewers, tls = web_access.prepare(settings, address)
+    app = make_app(reader, now=_now, metrics=metrics, access=access, viewers=viewers)
+    await serve(app, host=address.host, port=address.port, tls=tls)
 
 
 async def _serve_alone(settings: DirectorSettings) -> None:
@@ -252,5 +255,6 @@ for command in (
     *(source.init, source.validate, source.build, source.plan, source.schema, source.hook),
     *(secrets.seal, secrets.reseal, secrets.escrow_key),
     *operate.COMMANDS,
+    viewers.viewer,
 ):
     main.add_command(command)

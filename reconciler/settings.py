@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,8 +17,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from schema.addresses import Proxies
 from schema.errors import TerminalError
 from schema.scalars import Duration, parse_duration
+from schema.viewers import Password
 
 DEFAULT_FILE = Path("/etc/borgmatic-director/director.toml")
 FILE_VARIABLE = "BORGMATIC_DIRECTOR_CONFIG"
@@ -32,6 +35,11 @@ def _share(value: object) -> object:
         return float(value[:-1]) / 100
     return value
 
+
+_HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,100}")
+_NO_NAMES = {"authorization", "cookie", "host", "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"}
+"""Headers that everybody sends, or that mean something else."""
 
 Share = Annotated[float, BeforeValidator(_share), Field(gt=0, le=1)]
 
@@ -88,8 +96,67 @@ class WebTable(_Table):
 
     enabled: bool = True
     address: str = "127.0.0.1:8441"
-    allow_remote: bool = False
-    """Let other machines reach it. It asks nobody who they are yet: only behind a proxy that does."""
+    login: Literal["auto", "always", "never"] = "auto"
+    """`auto`: asked for, unless only this machine can reach `address` and no other setting here tells of others.
+    `never`: whoever reaches it may look, so something in front must ask."""
+    hosts: tuple[str, ...] = ()
+    """The names it is reached by, e.g. `backups.example`. Empty, and with a login: any."""
+    users: dict[str, str] = {}
+    """Names and their passwords' hashes, as `director viewer password` prints them."""
+    proxy_header: str = ""
+    """The header in which a proxy tells who has logged in there, e.g. `X-Forwarded-User`."""
+    proxy_addresses: tuple[str, ...] = ()
+    """Networks of the proxies that are believed: that header, X-Forwarded-For and X-Forwarded-Proto."""
+    certificate_file: Path | None = None
+    """Serve https: the chain, in PEM."""
+    key_file: Path | None = None
+    """Its key, in PEM, not encrypted, readable by the director only."""
+
+    @field_validator("hosts")
+    @classmethod
+    def _names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"'{host[:80]}' is not the name of a host: write it without scheme, port and path")
+        return tuple(host.lower() for host in hosts)
+
+    @field_validator("users")
+    @classmethod
+    def _hashes(cls, users: dict[str, str]) -> dict[str, str]:
+        for name, text in users.items():
+            if not name or ":" in name or not name.isprintable():
+                raise ValueError(f"'{name[:80]}' cannot be the name of a user: no colon, nothing invisible")
+            try:
+                Password.parse(text)
+            except ValueError as error:
+                raise ValueError(f"the password of '{name}' {error}") from None
+        return users
+
+    @field_validator("proxy_header")
+    @classmethod
+    def _a_header(cls, name: str) -> str:
+        if name and (not _HEADER.fullmatch(name) or name.lower() in _NO_NAMES):
+            raise ValueError("is not a header that a proxy could tell a name in: write for example X-Forwarded-User")
+        return name
+
+    @field_validator("proxy_addresses")
+    @classmethod
+    def _networks(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            Proxies.parse(texts)
+        except TerminalError as error:
+            raise ValueError(f"{error.message}; {error.hint}") from None
+        return texts
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.proxy_header and not self.proxy_addresses:
+            raise ValueError("proxy_header needs proxy_addresses: anybody could send that header")
+        if self.login == "never" and (self.users or self.proxy_header):
+            raise ValueError('login = "never" asks nobody: take users and proxy_header away, or login')
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("https needs certificate_file and key_file")
+        return self
 
 
 class MetricsTable(_Table):

@@ -116,7 +116,7 @@ class PolicyDenied(TerminalError):
 _URL_CREDENTIALS = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]{0,31}://)(?P<user>[^\s/:@]*):(?P<password>[^\s/@]+)@", re.IGNORECASE
 )
-_TOKEN = re.compile(r"\bbd1-(?:token|enroll)\.[A-Za-z0-9_=.:/-]+")
+_TOKEN = re.compile(r"\bbd1-(?:token|enroll|viewer)\.[A-Za-z0-9_=.:/-]+")
 
 
 def scrub(text: str) -> str:

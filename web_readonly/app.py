@@ -6,7 +6,6 @@ Here the parts are put together and served: ``answering`` (questions), static fi
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -14,17 +13,23 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from aiohttp import web
 
+from schema.addresses import is_loopback
 from schema.errors import TerminalError, TransientError
+from web_readonly.access import Access
 from web_readonly.answering import Answering
+from web_readonly.connections import Connections
+from web_readonly.gate import MAX_FORM, Gate
 from web_readonly.live import Live
 from web_readonly.metrics import CONTENT_TYPE, StoreMetrics
 from web_readonly.pages import Pages, load_assets
 from web_readonly.views import VIEWS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    import ssl
+    from collections.abc import AsyncIterator, Callable, Mapping
     from datetime import datetime
 
+    from schema.viewers import Viewer
     from web_readonly.pages import Asset
     from web_readonly.reader import Reader
 
@@ -32,6 +37,9 @@ _log = structlog.get_logger(__name__)
 
 IDLE_SECONDS: Final = 30.0
 """Also the only limit on a connection that never finishes the head of its request."""
+HANDSHAKE_SECONDS: Final = 10.0
+"""Of TLS."""
+BACKLOG: Final = 256
 
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -40,13 +48,14 @@ HEADERS: Final = {
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    # Not "no-referrer": with that, browsers do not say which site sent a form.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-_ALLOW_REMOTE: Final = web.AppKey("allow_remote", bool)
+_ACCESS: Final = web.AppKey("access", Access)
 _IN_THREAD: Final = 64 * 1024
 """Bytes from which a thread compresses."""
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -57,17 +66,23 @@ def make_app(
     *,
     now: Callable[[], datetime],
     metrics: StoreMetrics | None = None,
-    allow_remote: bool = False,
+    access: Access | None = None,
+    viewers: Callable[[], Mapping[str, Viewer]] = dict,
 ) -> web.Application:
     """Return the application. ``metrics`` adds the director's own numbers to those of its store.
 
-    Unless ``allow_remote``, it answers only to names of this machine, so that no site can reach it by renaming itself
-    (DNS rebinding), and ``serving`` listens on loopback only.
+    Without ``access`` it is open, and for this machine only. ``viewers`` gives the tokens that are good, by their hash.
     """
+    access = access or Access()
     assets = load_assets()
-    dashboard = Answering(reader, now=now, pages=Pages(assets), welcome=lambda one: allow_remote or _is_ours(one))
-    app = web.Application(middlewares=[dashboard.guard], client_max_size=1)
-    app[_ALLOW_REMOTE] = allow_remote
+    pages = Pages(assets, asks=access.asks)
+    dashboard = Answering(reader, now=now, pages=pages, welcome=partial(_welcomes, access))
+    gate = Gate(access, viewers=viewers, pages=pages, refuse=dashboard.error, now=now)
+    app = web.Application(middlewares=[dashboard.guard, gate.guard], client_max_size=MAX_FORM)
+    app[_ACCESS] = access
+    if access.asks:
+        app.router.add_get("/login", gate.form)
+        app.router.add_post("/login", gate.login)
     for view in VIEWS:
         if view.template:
             app.router.add_get(view.path, dashboard.page(view))
@@ -85,18 +100,21 @@ def make_app(
 
 
 @asynccontextmanager
-async def serving(app: web.Application, *, host: str, port: int) -> AsyncIterator[str]:
+async def serving(
+    app: web.Application, *, host: str, port: int, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
     """Listen, yield the dashboard's URL, and stop listening.
 
     Raises:
         TerminalError: the address can be reached from elsewhere, and the application was not made for that.
         TransientError: the address is in use, or is not ours.
     """
-    if not app[_ALLOW_REMOTE] and not is_loopback(host):
+    access = app[_ACCESS]
+    if not (access.asks or access.anywhere or is_loopback(host)):
         raise TerminalError(
-            f"cannot serve the dashboard at {host or 'all addresses'}: other machines can reach it, and it asks nobody "
-            "who they are yet",
-            hint="serve it at 127.0.0.1 behind a proxy that asks for a login or through an SSH tunnel, or allow it",
+            f"cannot serve the dashboard at {host or 'all addresses'}: other machines can reach it, and it would ask "
+            "nobody who they are",
+            hint="serve it at 127.0.0.1, or set up a login: docs/how-to/expose-the-dashboard.md",
         )
     runner = web.AppRunner(
         app,
@@ -106,50 +124,49 @@ async def serving(app: web.Application, *, host: str, port: int) -> AsyncIterato
         shutdown_timeout=2.0,
         max_line_size=8190,
         max_field_size=8190,
+        max_headers=64,
     )
     await runner.setup()
+    assert runner.server is not None  # noqa: S101 - setup made it
+    connections = Connections(runner.server, proxies=access.proxies)
+    listener: asyncio.AbstractServer | None = None
     try:
-        await web.TCPSite(runner, host, port).start()
-        bound = runner.addresses[0]
-        yield f"http://{_in_url(bound[0])}:{bound[1]}"
+        listener = await asyncio.get_running_loop().create_server(
+            connections,
+            host or None,
+            port,
+            ssl=tls,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None,
+            backlog=BACKLOG,
+        )
+        bound = listener.sockets[0].getsockname()
+        yield f"{'https' if tls else 'http'}://{_in_url(bound[0])}:{bound[1]}"
     except OSError as error:
         raise TransientError(
             f"cannot serve the dashboard at {host}:{port}: {error.strerror or error}",
             hint="is another dashboard running?",
         ) from None
     finally:
+        if listener is not None:
+            listener.close()
+        connections.close()
         await runner.cleanup()
 
 
-async def serve(app: web.Application, *, host: str, port: int) -> None:
+async def serve(app: web.Application, *, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
     """Serve until cancelled."""
-    async with serving(app, host=host, port=port) as url:
+    async with serving(app, host=host, port=port, tls=tls) as url:
         _log.info("web.serving", url=url)
         await asyncio.Event().wait()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine is meant by a host name or address."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _in_url(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _is_ours(request: web.Request) -> bool:
-    hosts = request.headers.getall("Host", [])
-    return len(hosts) == 1 and is_loopback(_without_port(hosts[0]))
-
-
-def _without_port(host: str) -> str:
-    name, separator, port = host.rpartition(":")
-    return name if separator and port.isascii() and port.isdigit() else host
+def _welcomes(access: Access, request: web.Request) -> bool:
+    # Who only asks whether it lives, a container's host perhaps, knows no name of it.
+    return request.path == "/livez" or access.welcomes(request.headers.getall("Host", []))
 
 
 async def _put_headers(_: web.Request, response: web.StreamResponse) -> None:

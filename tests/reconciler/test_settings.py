@@ -79,7 +79,7 @@ def test_the_default_file_need_not_exist() -> None:
     [
         ('[source]\nbrnch = "x"\n', "'source.brnch' is not a setting; did you mean 'branch'?"),
         ('[surce]\nurl = "x"\n', "'surce' is not a setting; did you mean 'source'?"),
-        ("[web]\nzzz = 1\n", "'web.zzz' is not a setting; known are address, allow_remote, enabled"),
+        ("[web]\nzzz = 1\n", "'web.zzz' is not a setting; known are address, certificate_file, enabled, hosts"),
         ('[source]\ninterval = "soon"\n', "source.interval: 'soon' is not a duration: write for example 90s"),
         ('[source]\ninterval = "0s"\n', "source.interval: Input should be greater than or equal to 1"),
         ("[source]\ninterval = 60\n", "source.interval: a duration is text with a unit, for example 90s"),

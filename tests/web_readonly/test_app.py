@@ -17,7 +17,8 @@ from tests.web_readonly import seeded
 from tests.web_readonly.visitor import visiting
 from web_readonly import answering
 from web_readonly import app as app_module
-from web_readonly.app import HEADERS, is_loopback, make_app, serving
+from web_readonly.access import Access
+from web_readonly.app import HEADERS, make_app, serving
 from web_readonly.reader import Reader
 
 if TYPE_CHECKING:
@@ -114,13 +115,6 @@ async def test_a_site_that_renames_itself_to_this_machine_learns_nothing(store):
 
             assert response.status == 421, host
             assert "web-1" not in await response.text()
-
-
-async def test_who_allows_other_machines_is_answered_under_any_name(store):
-    async with visiting(store, allow_remote=True) as client:
-        response = await client.get("/", headers={"Host": "backups.example"})
-
-        assert response.status == 200
 
 
 # --- What goes wrong --------------------------------------------------------------------------------------------------
@@ -314,7 +308,7 @@ async def test_questions_do_not_hold_up_the_loop_of_the_director(store):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.7", "backups.example"])
-async def test_it_does_not_listen_where_others_could_reach_it_unless_told(tmp_path, host):
+async def test_it_does_not_listen_where_others_could_reach_it_when_it_asks_for_no_login(tmp_path, host):
     with pytest.raises(TerminalError) as caught:
         async with serving(dashboard(tmp_path / "store.db"), host=host, port=0):
             pass
@@ -323,8 +317,9 @@ async def test_it_does_not_listen_where_others_could_reach_it_unless_told(tmp_pa
     assert "127.0.0.1" in caught.value.hint
 
 
-async def test_told_so_it_listens_everywhere(store):
-    async with serving(dashboard(store, allow_remote=True), host="0.0.0.0", port=0) as url:
+@pytest.mark.parametrize("access", [Access(asks=True), Access(anywhere=True)])
+async def test_with_a_login_or_told_so_it_listens_everywhere(store, access):
+    async with serving(dashboard(store, access=access), host="0.0.0.0", port=0) as url:
         assert url.startswith("http://0.0.0.0:")
 
 
@@ -345,19 +340,3 @@ async def test_it_serves_until_it_is_cancelled(store):
 
     with pytest.raises(asyncio.CancelledError):
         await task
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [
-        ("localhost", True),
-        ("127.9.9.9", True),
-        ("::1", True),
-        ("[::1]", True),
-        ("0.0.0.0", False),
-        ("a.b", False),
-        ("", False),
-    ],
-)
-def test_only_this_machine_is_loopback(host, expected):
-    assert is_loopback(host) is expected
