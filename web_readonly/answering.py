@@ -59,31 +59,38 @@ class Answering:
     def page(self, view: View) -> Handler:
         """Return the handler of a page."""
 
-        def answer(asked: Asked) -> bytes:
-            return self._pages.page(view, view.question(self._reader, asked), asked)
+        def answer(asked: Asked) -> Body:
+            return make_body(self._pages.page(view, view.question(self._reader, asked), asked))
 
-        return partial(self._answer, view, answer, "text/html")
+        return partial(self.answer, view.path, view.filters, answer, "text/html")
 
     def twin(self, view: View) -> Handler:
         """Return the handler of a page's JSON twin."""
 
-        def answer(asked: Asked) -> bytes:
-            return as_json(view.question(self._reader, asked))
+        def answer(asked: Asked) -> Body:
+            found = view.question(self._reader, asked)
+            return make_body(as_json(found), following=getattr(found.main, "next", ""))
 
-        return partial(self._answer, view, answer, "application/json")
+        return partial(self.answer, view.path, view.api_filters, answer, "application/json")
 
-    async def _answer(
-        self, view: View, answer: Callable[[Asked], bytes], content_type: str, request: web.Request
-    ) -> web.StreamResponse:
-        asked = read_request(request, filters=view.filters, now=self._now())
+    async def answer(
+        self,
+        path: str,
+        filters: tuple[str, ...],
+        answer: Callable[[Asked], Body],
+        content_type: str,
+        request: web.Request,
+    ) -> web.Response:
+        """Answer a request with what ``answer`` makes of it in a thread; with 304 to who has it. ``path`` names it."""
+        asked = read_request(request, filters=filters, now=self._now())
         loop = asyncio.get_running_loop()
 
         async def make() -> Body:
-            return await loop.run_in_executor(self._threads, lambda: make_body(answer(asked)))
+            return await loop.run_in_executor(self._threads, answer, asked)
 
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                body = await self._cache.get(f"{content_type} {view.path}", asked, make)
+                body = await self._cache.get(f"{content_type} {path}", asked, make)
         except TimeoutError:
             raise StoreUnavailable(
                 f"the store did not answer within {ANSWER_SECONDS:.0f} seconds", hint="try again in a moment"
@@ -171,6 +178,9 @@ def as_kept(request: web.Request, body: Body, content_type: str) -> web.Response
         # Cookie and Authorization: what one who has logged in may see is not for who comes to this browser next.
         "Vary": "Accept-Encoding, Authorization, Cookie",
     }
+    if body.following:
+        more = request.rel_url.update_query(after=body.following)
+        headers["Link"] = f'<{more}>; rel="next"'
     if body.version:
         # The only header that a page can read of itself: by it live.js knows which event tells it something new.
         headers["Server-Timing"] = f'store;desc="{body.version}"'

@@ -37,14 +37,17 @@ class Body:
     packed: bytes
     """Empty when it is too short to be worth it."""
     digest: str
+    following: str = ""
+    """The cursor of the rest, when this is a part of a list."""
     version: str = ""
     """Of the store that it tells of; it may tell of a newer one in part."""
 
 
-def make_body(content: bytes) -> Body:
+def make_body(content: bytes, *, following: str = "") -> Body:
     """Return the body of an answer; runs in the thread that made the content."""
     packed = gzip.compress(content, GZIP_LEVEL, mtime=0) if len(content) >= _LEAST_PACKED else b""
-    return Body(content=content, packed=packed, digest=hashlib.sha256(content).hexdigest()[:24])
+    digest = hashlib.sha256(content).hexdigest()[:24]
+    return Body(content=content, packed=packed, digest=digest, following=following)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,10 @@ from schema import assessment
 from schema.errors import TerminalError
 from schema.observed import Outcome
 from schema.status import Following, Page, Phase
-from web_readonly import files
+from web_readonly import files, progress
 from web_readonly.reader import BackupFilter, ClientFilter, EventFilter, InvalidQuery, RunFilter
+from web_readonly.reader.facade import DEFAULT_LIMIT
+from web_readonly.reader.paging import MAX_LIMIT
 from web_readonly.reader.timeline import TimelineFilter
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from schema.desired import Content
-    from schema.status import BackupStatus, ClientStatus, Evidence
+    from schema.status import BackupStatus, ClientStatus, Evidence, RunStatus
     from web_readonly.reader import Reader
 
     Question = Callable[[Reader, "Asked"], "Answer"]
@@ -96,6 +98,13 @@ class Asked:
             raise InvalidQuery(f"'{name}' cannot be '{text[:80]}'", hint=f"it is a number from {least}")
         return int(text)
 
+    def limit(self, usual: int = DEFAULT_LIMIT) -> int:
+        """Return how many rows of a list are wanted."""
+        found = self.number("limit", least=1)
+        if found is not None and found > MAX_LIMIT:
+            raise InvalidQuery(f"'limit' cannot be '{found}'", hint=f"it is a number from 1 to {MAX_LIMIT}")
+        return usual if found is None else found
+
     def moment(self, name: str, *, end: bool = False) -> datetime | None:
         """Return a filter that is a day or a time, in UTC unless it says otherwise; ``end`` is the end of a day."""
         text = self.text(name)
@@ -161,7 +170,7 @@ def source(reader: Reader, asked: Asked) -> Answer:
 
 def revisions(reader: Reader, asked: Asked) -> Answer:
     """Answer how each revision was judged."""
-    return Answer(reader.revisions(before=asked.text("after")))
+    return Answer(reader.revisions(limit=asked.limit(), before=asked.text("after")))
 
 
 def revision(reader: Reader, asked: Asked) -> Answer:
@@ -180,7 +189,7 @@ def events(reader: Reader, asked: Asked) -> Answer:
         since=asked.moment("since"),
         until=asked.moment("until", end=True),
     )
-    return Answer(reader.events(wanted, before=asked.text("after")), {"reasons": reader.reasons()})
+    return Answer(reader.events(wanted, limit=asked.limit(), before=asked.text("after")), {"reasons": reader.reasons()})
 
 
 def about(reader: Reader, asked: Asked) -> Answer:
@@ -213,7 +222,7 @@ def clients(reader: Reader, asked: Asked) -> Answer:
         connected={"connected": True, "away": False}.get(state),
         drifted=True if state == "drifted" else None,
     )
-    page = reader.clients(wanted, after=asked.text("after"), now=asked.now)
+    page = reader.clients(wanted, limit=asked.limit(), after=asked.text("after"), now=asked.now)
     return Answer(
         page,
         {
@@ -277,9 +286,8 @@ def _files(reader: Reader, main: ClientStatus, content: Content | None) -> tuple
 
 def backups(reader: Reader, asked: Asked) -> Answer:
     """Answer whether each backup meets its objective."""
-    return Answer(
-        reader.backups(_backup_filter(asked), after=asked.text("after"), now=asked.now), {"states": BACKUP_STATES}
-    )
+    page = reader.backups(_backup_filter(asked), limit=asked.limit(), after=asked.text("after"), now=asked.now)
+    return Answer(page, {"states": BACKUP_STATES})
 
 
 def _backup_filter(asked: Asked, *, backup: str = "") -> BackupFilter:
@@ -297,7 +305,7 @@ def backup(reader: Reader, asked: Asked) -> Answer:
     """Answer for one backup across its clients: objective, evidence, runs."""
     name = asked.path["backup"]
     wanted, after = BackupFilter(backup=name), asked.text("after")
-    page = reader.backups(wanted, after=after, now=asked.now)
+    page = reader.backups(wanted, limit=asked.limit(), after=after, now=asked.now)
     there = page if page.items or after else None
     near = reader.neighbours("backup", name) if there is None else ()
     _found(there, "backup", name, look="/backups for all of them", near=near)
@@ -339,13 +347,13 @@ def evidence_rows(
 
 def repositories(reader: Reader, asked: Asked) -> Answer:
     """Answer which Borg repositories there are, and how full."""
-    return Answer(reader.repositories(after=asked.text("after")))
+    return Answer(reader.repositories(limit=asked.limit(), after=asked.text("after")))
 
 
 def repository(reader: Reader, asked: Asked) -> Answer:
     """Answer for one repository, at each of its urls, who uses it."""
     name, after = asked.path["repository"], asked.text("after")
-    page = reader.repositories(name=name, after=after)
+    page = reader.repositories(name=name, limit=asked.limit(), after=after)
     there = page if page.items or after else None
     near = reader.neighbours("repository", name) if there is None else ()
     _found(there, "repository", name, look="/repositories for all of them", near=near)
@@ -368,6 +376,7 @@ def archives(reader: Reader, asked: Asked) -> Answer:
             client=asked.text("client"),
             backup=asked.text("backup"),
             repository=asked.text("repository"),
+            limit=asked.limit(),
             before=asked.text("after"),
         )
     )
@@ -378,7 +387,9 @@ def archives(reader: Reader, asked: Asked) -> Answer:
 
 def runs(reader: Reader, asked: Asked) -> Answer:
     """Answer what ran."""
-    return Answer(reader.runs(_run_filter(asked), before=asked.text("after")), {"outcomes": RUN_OUTCOMES})
+    return Answer(
+        reader.runs(_run_filter(asked), limit=asked.limit(), before=asked.text("after")), {"outcomes": RUN_OUTCOMES}
+    )
 
 
 def _run_filter(asked: Asked) -> RunFilter:
@@ -411,8 +422,16 @@ def run(reader: Reader, asked: Asked) -> Answer:
             "earlier": None if narrowed or after < 0 else max(-1, after - LOG_LINES),
             "source": reader.source(),
             "known": reader.known_revisions((main.revision,)),
+            **(_progress(reader, main, now=asked.now) if main.outcome is None else {}),
         },
     )
+
+
+def _progress(reader: Reader, run: RunStatus, *, now: datetime) -> dict[str, Any]:
+    """Return how a run goes on, and whether its machine is there to tell."""
+    wanted = RunFilter(client=run.client, backup=run.backup, outcome=Outcome.SUCCEEDED)
+    last = next(iter(reader.runs(wanted, limit=1).items), None)
+    return {"pace": progress.pace(run, last=last, now=now), "machine": reader.client(run.client, now=now)}
 
 
 def run_log(reader: Reader, asked: Asked) -> Answer:
@@ -426,4 +445,5 @@ def run_log(reader: Reader, asked: Asked) -> Answer:
 def _log(reader: Reader, asked: Asked, *, after: int) -> Page[Any]:
     chosen = asked.choice("level", _LEVELS)
     level = next((one for one in ("info", "warning", "error", "critical") if one == chosen), "debug")
-    return reader.run_log(asked.path["run"], after=after, limit=LOG_LINES, level=level, text=asked.text("q"))  # type: ignore[arg-type]
+    limit = asked.limit(LOG_LINES)
+    return reader.run_log(asked.path["run"], after=after, limit=limit, level=level, text=asked.text("q"))  # type: ignore[arg-type]

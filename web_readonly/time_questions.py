@@ -68,4 +68,5 @@ def schedule(reader: Reader, asked: Asked) -> Answer:
 
 def next_starts(reader: Reader, asked: Asked) -> Answer:
     """Answer what starts next, soonest first."""
-    return Answer(reader.next_starts(repository=asked.text("repository"), after=asked.text("after"), now=asked.now))
+    wanted, after = asked.text("repository"), asked.text("after")
+    return Answer(reader.next_starts(repository=wanted, limit=asked.limit(), after=after, now=asked.now))

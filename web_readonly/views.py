@@ -8,9 +8,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from web_readonly import questions, time_questions
+from schema.errors import Problem
+from schema.status import (
+    ArchiveStatus,
+    BackupStatus,
+    ClientStatus,
+    EventRecord,
+    Growth,
+    LockoutStatus,
+    LogEntry,
+    Overview,
+    Page,
+    PendingClient,
+    RepositoryStatus,
+    RevisionStatus,
+    RunStatus,
+    Sample,
+    SourceStatus,
+    TokenStatus,
+)
+from schema.timeline import NextStart, Schedule, Timeline
+from web_readonly import parts, questions, time_questions
+from web_readonly.files import FileShown
+from web_readonly.parts import DesiredStatus, FacetShown
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from web_readonly.questions import Question
 
 API: Final = "/api/v1"
@@ -27,57 +51,138 @@ class View:
     section: str = ""
     """The entry of the navigation that it belongs to."""
     api: bool = True
+    answers: type[BaseModel] | None = None
+    """The model of the JSON."""
+    page_only: tuple[str, ...] = ()
+    """Those of the filters that choose what the page shows beside its answer."""
 
     @property
     def api_path(self) -> str:
         """Where the JSON is."""
         return API + ("/overview" if self.path == "/" else self.path)
 
+    @property
+    def api_filters(self) -> tuple[str, ...]:
+        """The filters of the JSON."""
+        return tuple(name for name in self.filters if name not in self.page_only)
+
 
 VIEWS: Final = (
-    View("/", questions.overview, "overview.html", section="/"),
-    View("/clients", questions.clients, "clients.html", ("q", "label", "state", "after"), section="/clients"),
-    View("/clients/{client}", questions.client, "client.html", section="/clients"),
-    View("/clients/{client}/files", questions.client_files),
+    View("/", questions.overview, "overview.html", section="/", answers=Overview),
+    View(
+        "/clients",
+        questions.clients,
+        "clients.html",
+        ("q", "label", "state", "limit", "after"),
+        section="/clients",
+        answers=Page[ClientStatus],
+    ),
+    View("/clients/{client}", questions.client, "client.html", section="/clients", answers=ClientStatus),
+    View("/clients/{client}/files", questions.client_files, answers=Page[FileShown]),
     View(
         "/backups",
         questions.backups,
         "backups.html",
-        ("client", "backup", "repository", "state", "after"),
+        ("client", "backup", "repository", "state", "limit", "after"),
         section="/backups",
+        answers=Page[BackupStatus],
     ),
-    View("/backups/{backup}", questions.backup, "backup.html", ("after",), section="/backups"),
-    View("/backups/{client}/{backup}", questions.placement, "placement.html", section="/backups"),
-    View("/runs", questions.runs, "runs.html", ("client", "backup", "outcome", "after"), section="/runs"),
-    View("/runs/{run}", questions.run, "run.html", ("after", "line", "level", "q", "pause"), section="/runs"),
-    View("/runs/{run}/log", questions.run_log, filters=("after", "level", "q")),
+    View(
+        "/backups/{backup}",
+        questions.backup,
+        "backup.html",
+        ("limit", "after"),
+        section="/backups",
+        answers=Page[BackupStatus],
+    ),
+    View("/backups/{client}/{backup}", questions.placement, "placement.html", section="/backups", answers=BackupStatus),
+    View(
+        "/runs",
+        questions.runs,
+        "runs.html",
+        ("client", "backup", "outcome", "limit", "after"),
+        section="/runs",
+        answers=Page[RunStatus],
+    ),
+    View(
+        "/runs/{run}",
+        questions.run,
+        "run.html",
+        ("after", "line", "level", "q", "pause"),
+        section="/runs",
+        answers=RunStatus,
+        page_only=("after", "line", "level", "q", "pause"),
+    ),
+    View("/runs/{run}/log", questions.run_log, filters=("level", "q", "limit", "after"), answers=Page[LogEntry]),
     View(
         "/timeline",
         time_questions.timeline,
         "timeline.html",
         ("client", "label", "outcome", "day"),
         section="/timeline",
+        answers=Timeline,
     ),
-    View("/schedule", time_questions.schedule, "schedule.html", ("repository",), section="/schedule"),
-    View("/starts", time_questions.next_starts, "starts.html", ("repository", "after"), section="/schedule"),
-    View("/repositories", questions.repositories, "repositories.html", ("after",), section="/repositories"),
-    View("/repositories/{repository}", questions.repository, "repository.html", ("after",), section="/repositories"),
+    View("/schedule", time_questions.schedule, "schedule.html", ("repository",), section="/schedule", answers=Schedule),
+    View(
+        "/starts",
+        time_questions.next_starts,
+        "starts.html",
+        ("repository", "limit", "after"),
+        section="/schedule",
+        answers=Page[NextStart],
+    ),
+    View(
+        "/repositories",
+        questions.repositories,
+        "repositories.html",
+        ("limit", "after"),
+        section="/repositories",
+        answers=Page[RepositoryStatus],
+    ),
+    View(
+        "/repositories/{repository}",
+        questions.repository,
+        "repository.html",
+        ("limit", "after"),
+        section="/repositories",
+        answers=Page[RepositoryStatus],
+    ),
     View(
         "/archives",
         questions.archives,
         "archives.html",
-        ("client", "backup", "repository", "after"),
+        ("client", "backup", "repository", "limit", "after"),
         section="/archives",
+        answers=Page[ArchiveStatus],
     ),
-    View("/source", questions.source, "source.html", ("after",), section="/source"),
-    View("/source/{revision}", questions.revision, "revision.html", section="/source"),
-    View("/revisions", questions.revisions, filters=("after",)),
+    View(
+        "/source",
+        questions.source,
+        "source.html",
+        ("after",),
+        section="/source",
+        answers=SourceStatus,
+        page_only=("after",),
+    ),
+    View("/source/{revision}", questions.revision, "revision.html", section="/source", answers=RevisionStatus),
+    View("/revisions", questions.revisions, filters=("limit", "after"), answers=Page[RevisionStatus]),
     View(
         "/events",
         questions.events,
         "events.html",
-        ("client", "reason", "actor", "since", "until", "after"),
+        ("client", "reason", "actor", "since", "until", "limit", "after"),
         section="/events",
+        answers=Page[EventRecord],
     ),
     View("/about", questions.about, "about.html", section="/about", api=False),
+    # Parts of pages that only the API has at an address of their own.
+    View("/pending", parts.pending, answers=Page[PendingClient]),
+    View("/tokens", parts.tokens, answers=Page[TokenStatus]),
+    View("/lockouts", parts.lockouts, answers=Page[LockoutStatus]),
+    View("/labels", parts.labels, answers=Page[FacetShown]),
+    View("/reasons", parts.reasons, answers=Page[FacetShown]),
+    View("/clients/{client}/desired", parts.desired, answers=DesiredStatus),
+    View("/source/{revision}/problems", parts.problems, answers=Page[Problem]),
+    View("/backups/{client}/{backup}/samples", parts.samples, filters=("days",), answers=Page[Sample]),
+    View("/growth", parts.growth, filters=("repository", "url", "days"), answers=Page[Growth]),
 )
