@@ -214,6 +214,8 @@ observed = Table(
     Column(
         "state", JSON(none_as_null=True)
     ),  # schema.observed.StateReport; the last column, so that lists need not read past it
+    # What is asked of every client at once, as in ``issued``; without ``last_seen``, which changes all the time.
+    Index("ix_observed_heads", "client", "digest", "refused", "stale", "expires", "connected", "drifted", "revision"),
 )
 
 outboxes = Table(

@@ -38,10 +38,10 @@ from web_readonly.reader.paging import bounded, contains, decode, encode
 from web_readonly.reader.source import read_conditions, read_suspended
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, FromClause, Select
 
 _LABEL_KEY = re.compile(r"[A-Za-z0-9./_-]{1,317}", re.ASCII)
 
@@ -92,6 +92,10 @@ _SOURCES: Final = (
     .outerjoin(issued, issued.c.client == NAMES.c.name)
     .outerjoin(observed, observed.c.client == NAMES.c.name)
 )
+_STANDING: Final = NAMES.outerjoin(issued, issued.c.client == NAMES.c.name).outerjoin(
+    observed, observed.c.client == NAMES.c.name
+)
+"""Without who approved them."""
 _COUNT: Final = (
     select(func.count()).select_from(backups).where(backups.c.client == NAMES.c.name).correlate(NAMES).scalar_subquery()
 )
@@ -128,6 +132,11 @@ class ClientFilter:
     connected: bool | None = None
     drifted: bool | None = None
 
+    def sources(self) -> FromClause:
+        """Return what the filter needs: most ask for names and labels alone."""
+        asked = (self.phase, self.following, self.connected, self.drifted)
+        return NAMES if all(one is None for one in asked) else _SOURCES
+
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return the filter in SQL."""
         found: list[ColumnElement[bool]] = []
@@ -157,13 +166,27 @@ def read_clients(
     connection: Connection, wanted: ClientFilter, *, limit: int, after: str, now: datetime
 ) -> Page[ClientStatus]:
     """Return clients by name."""
-    query = select(*_COLUMNS).select_from(_SOURCES).where(*wanted.conditions()).order_by(NAMES.c.name)
+    query = select(NAMES.c.name).select_from(wanted.sources()).where(*wanted.conditions()).order_by(NAMES.c.name)
     if after:
         query = query.where(NAMES.c.name > decode(after, str)[0])
-    rows = connection.execute(query.limit(bounded(limit) + 1), {"now": now}).mappings().all()
+    names = connection.execute(by_heads(query).limit(bounded(limit) + 1), {"now": now}).scalars().all()
+    items = tuple(_named(connection, names[:limit], now=now))
+    return Page(items=items, next=encode([items[-1].name]) if len(names) > limit else "")
+
+
+def by_heads(query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
+    """Return a query over all clients that reads indexes instead of rows with envelopes and reports in them."""
+    return query.with_hint(issued, "INDEXED BY ix_issued_heads").with_hint(observed, "INDEXED BY ix_observed_heads")
+
+
+def _named(connection: Connection, names: Sequence[str], *, now: datetime) -> list[ClientStatus]:
+    """Return the clients of these names, in their order."""
+    if not names:
+        return []
+    query = select(*_COLUMNS).select_from(_SOURCES).where(NAMES.c.name.in_(names))
     suspended = read_suspended(connection)
-    items = tuple(_client(row, suspended=suspended, now=now) for row in rows[:limit])
-    return Page(items=items, next=encode([items[-1].name]) if len(rows) > limit else "")
+    rows = {row["name"]: row for row in connection.execute(query, {"now": now}).mappings()}
+    return [_client(rows[name], suspended=suspended, now=now) for name in names]
 
 
 def read_client(connection: Connection, name: str, *, now: datetime) -> ClientStatus | None:
@@ -235,10 +258,8 @@ def count_clients(connection: Connection, *, now: datetime) -> ClientCounts:
         func.count().label("clients"),
         func.sum(case((observed.c.connected.is_(True), 1), else_=0)).label("connected"),
         func.sum(case((observed.c.drifted > 0, 1), else_=0)).label("drifted"),
-    ).select_from(
-        NAMES.outerjoin(issued, issued.c.client == NAMES.c.name).outerjoin(observed, observed.c.client == NAMES.c.name)
-    )
-    rows = connection.execute(query.group_by(FOLLOWING, revision), {"now": now}).all()
+    ).select_from(_STANDING)
+    rows = connection.execute(by_heads(query.group_by(FOLLOWING, revision)), {"now": now}).all()
     following, held = Counter[str](), defaultdict[str, Counter[str]](Counter)
     for row in rows:
         following[row.following] += row.clients
@@ -259,11 +280,10 @@ def read_troubled(connection: Connection, *, limit: int, away_since: datetime, n
     """Return clients that need a person: refusing, expired, drifted, or away since before ``away_since``."""
     away = and_(func.coalesce(observed.c.connected, 0) == 0, observed.c.last_seen < away_since)
     bad = FOLLOWING.in_([Following.REFUSED.value, Following.STALE.value])
-    query = select(*_COLUMNS).select_from(_SOURCES).where(or_(away, bad, observed.c.drifted > 0))
+    query = select(NAMES.c.name).select_from(_STANDING).where(or_(away, bad, observed.c.drifted > 0))
     urgent = case((FOLLOWING.in_([Following.REFUSED.value]), 0), (away, 1), else_=2)
-    rows = connection.execute(query.order_by(urgent, NAMES.c.name).limit(limit), {"now": now}).mappings()
-    suspended = read_suspended(connection)
-    return [_client(row, suspended=suspended, now=now) for row in rows]
+    query = by_heads(query.order_by(urgent, NAMES.c.name).limit(limit))
+    return _named(connection, connection.execute(query, {"now": now}).scalars().all(), now=now)
 
 
 def read_pending(connection: Connection) -> tuple[PendingClient, ...]:

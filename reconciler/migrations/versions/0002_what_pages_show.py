@@ -53,6 +53,12 @@ def upgrade() -> None:
         op.drop_index(f"ix_events_{column}", "events")
     for column in ("client", "reason", "actor"):
         op.create_index(f"ix_events_{column}", "events", [column, "at"], unique=False)
+    op.create_index(
+        "ix_observed_heads",
+        "observed",
+        ["client", "digest", "refused", "stale", "expires", "connected", "drifted", "revision"],
+        unique=False,
+    )
     op.create_index("ix_archives_backup_repository_start", "archives", ["backup", "repository", "start"], unique=False)
     op.create_index("ix_runs_backup_outcome_started", "runs", ["backup", "outcome", "started"], unique=False)
     op.add_column("revisions", sa.Column("changes", sa.JSON(), nullable=False, server_default="[]"))
