@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import structlog
 
@@ -109,12 +109,12 @@ class _Connection(asyncio.Protocol):
         if isinstance(peer, tuple):
             self.address = peer[0]
             self.source = source_of(self.address)
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream's protocol is given a stream
+        stream = cast("asyncio.Transport", transport)  # uvloop's is one in all but its base class
         if not self._owner.admit(self):
-            transport.abort()
+            stream.abort()
             return
-        self._transport = transport
-        self._inner.connection_made(transport)
+        self._transport = stream
+        self._inner.connection_made(stream)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._transport is not None:
