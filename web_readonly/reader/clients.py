@@ -288,16 +288,17 @@ def read_troubled(connection: Connection, *, limit: int, away_since: datetime, n
 
 def read_pending(connection: Connection) -> tuple[PendingClient, ...]:
     """Return the keys that wait for approval, the longest waiting first."""
-    holder = select(KEY).select_from(NAMES.outerjoin(approvals, approvals.c.name == NAMES.c.name))
-    holder = holder.where(NAMES.c.name == pending.c.name).correlate(pending).limit(1)
-    query = select(pending, holder.scalar_subquery().label("holder")).order_by(pending.c.first_seen)
+    waiting = connection.execute(select(pending).order_by(pending.c.first_seen)).mappings().all()
+    holder = select(NAMES.c.name, KEY.label("key")).select_from(NAMES.outerjoin(approvals, approvals.c.name == NAMES.c.name))
+    named = holder.where(NAMES.c.name.in_({row["name"] for row in waiting}))
+    holders = {row.name: row.key for row in connection.execute(named)} if waiting else {}
     return tuple(
         PendingClient(
             **{name: row[name] for name in PendingClient.model_fields if name in row},
             fingerprint=fingerprint(row["public_key"]),
-            conflict=bool(row["holder"]) and row["holder"] != row["public_key"],
+            conflict=holders.get(row["name"], "") not in {"", row["public_key"]},
         )
-        for row in connection.execute(query).mappings()
+        for row in waiting
     )
 
 
