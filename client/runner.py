@@ -95,6 +95,8 @@ class _Run:
     sent: int = 0
     dropped: int = 0
     last_progress: float = float("-inf")
+    counted: RunProgress | None = None
+    """The newest progress, to know when its numbers begin anew."""
     warned: bool = False
     warning: str = ""
     exit_code: int | None = None
@@ -413,8 +415,15 @@ class Runner:
         )
 
     def _seen(self, run: _Run, seen: Seen) -> RunProgress:
-        return RunProgress(
-            at=self._clock.now(),
+        now, before = self._clock.now(), run.counted
+        goes_on = (
+            before is not None
+            and before.phase == seen.phase
+            and before.files <= seen.files
+            and (before.percent or 0) <= (seen.percent or 0)
+        )
+        run.counted = RunProgress(
+            at=now,
             run=run.id,
             backup=run.job.backup,
             phase=seen.phase,
@@ -423,7 +432,9 @@ class Runner:
             deduplicated_size=seen.deduplicated_size,
             path=seen.path,
             percent=seen.percent,
+            since=before.since if before is not None and goes_on else now,
         )
+        return run.counted
 
     def _note(self, run: _Run, level: borgmatic_output.Level, message: str) -> None:
         self._keep(run, LogLine(at=self._clock.now(), level=level, message=run.scrub(message)[:MAX_TEXT]))

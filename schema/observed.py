@@ -192,6 +192,8 @@ class RunProgress(Sent):
     deduplicated_size: Size = 0
     path: Short = ""
     percent: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
+    since: Moment | None = None
+    """When these numbers began to count: Borg begins at nothing for each repository and each action."""
 
 
 class Archive(Sent):
@@ -278,6 +280,8 @@ class ClientEvent(Sent):
     reason: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z]{1,63}$")]
     message: Text
     backup: Name | None = None
+    detail: Text = ""
+    """What there is to unfold: the diff of a drift that was healed, secrets hidden."""
 
 
 Report = Annotated[

@@ -103,7 +103,7 @@ const asOf = (page = document) => page.querySelector(".bottom time")?.dateTime;
 const clock = () => (asOf() ?? "").slice(11, 19);
 
 function show() {
-  const [tone, word] = paused ? ["idle", `Paused ${clock()}`] : failures > 1 ? ["warn", "Offline"] : ["good", "Live"];
+  const [tone, word] = paused ? ["idle", "Paused"] : failures > 1 ? ["warn", "Offline"] : ["good", "Live"];
   mark.className = `state ${tone}`;
   mark.firstElementChild.textContent = word;
   mark.lastElementChild.textContent = paused ? ": let this page renew itself" : ": stop this page from renewing itself";
