@@ -13,7 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from schema.errors import Problem
-from schema.observed import Drift, Outcome, Refusal, RepositoryStatistics, RunProgress, Trigger, Versions
+from schema.observed import (
+    ArchiveContents,
+    Drift,
+    Outcome,
+    Refusal,
+    RepositoryStatistics,
+    RunProgress,
+    Trigger,
+    Versions,
+)
 from schema.scalars import Duration, Moment
 
 
@@ -297,6 +306,20 @@ class ArchiveStatus(Shown):
     compressed_size: int = 0
     deduplicated_size: int = 0
     files: int = 0
+
+
+class ArchiveDetail(ArchiveStatus):
+    """One archive, with what its client told of what is in it."""
+
+    run: str = ""
+    """The run that made it, when it is known."""
+    revision: str = ""
+    """The revision that run followed."""
+    is_newest: bool = False
+    """Of its backup in its repository."""
+    listed_archives: tuple[str, ...] = ()
+    """Ids of the archives of the same backup and repository that were looked into, the newest first."""
+    contents: ArchiveContents | None = None
 
 
 class LogEntry(Shown):

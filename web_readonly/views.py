@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from schema.errors import Problem
 from schema.status import (
+    ArchiveDetail,
     ArchiveStatus,
     BackupStatus,
     ClientStatus,
@@ -28,7 +29,7 @@ from schema.status import (
     TokenStatus,
 )
 from schema.timeline import NextStart, Schedule, Timeline
-from web_readonly import parts, questions, time_questions
+from web_readonly import archive_questions, parts, questions, time_questions
 from web_readonly.files import FileShown
 from web_readonly.parts import DesiredStatus, FacetShown
 
@@ -154,6 +155,15 @@ VIEWS: Final = (
         ("client", "backup", "repository", "limit", "after"),
         section="/archives",
         answers=Page[ArchiveStatus],
+    ),
+    View(
+        "/archives/{client}/{backup}/{repository}/{archive}",
+        archive_questions.archive,
+        "archive.html",
+        ("path",),
+        section="/archives",
+        answers=ArchiveDetail,
+        page_only=("path",),
     ),
     View(
         "/source",

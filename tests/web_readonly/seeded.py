@@ -38,6 +38,7 @@ from schema.observed import (
 )
 from schema.resources import Directories
 from schema.status import Condition, ConditionType, Hold, RevisionStatus, SourceStatus, TokenStatus
+from tests.web_readonly.seeded_contents import contents_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -482,6 +483,8 @@ def add_runs(reports: Reports, name: str, backup: str, *, offset: timedelta, now
                 encryption="repokey-blake2",
             )
         )
+        if archives and not unreadable:
+            reports.add(contents_of(name, backup, repository, archives[0], at=now - 2 * HOUR))
     if (name, backup) == ("db-2", "postgresql"):
         run, started = run_id(name, backup, "now"), now - timedelta(minutes=6)
         reports.add(

@@ -13,6 +13,7 @@ from schema import assessment
 from schema.status import MAX_REVISIONS, Following, Overview, Page, RefusalShown, RevisionStatus
 from web_readonly.reader import backups as backup_rows
 from web_readonly.reader import clients as client_rows
+from web_readonly.reader import contents as content_rows
 from web_readonly.reader import facets
 from web_readonly.reader import growth as growth_rows
 from web_readonly.reader import numbers as number_rows
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from schema.errors import Problem
     from schema.observed import StateReport
     from schema.status import (
+        ArchiveDetail,
         ArchiveStatus,
         Attention,
         BackupStatus,
@@ -271,6 +273,13 @@ class Reader:
         """Return how many backups of a name stand alike; of all when no name is given."""
         with self._database.read() as connection:
             return number_rows.read_standings(connection, client=client, backup=backup, now=now)
+
+    def archive_detail(self, *, client: str, backup: str, repository: str, archive: str) -> ArchiveDetail | None:
+        """Return one archive by id or name, with what is in it."""
+        with self._database.read() as connection:
+            return content_rows.read_detail(
+                connection, client=client, backup=backup, repository=repository, archive=archive
+            )
 
     # --- Runs ---------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,112 @@
+"""What the page of one archive asks: what is in it, and how it comes back. As ``web_readonly.questions``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from web_readonly import restoring
+from web_readonly.questions import Answer, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from schema.desired import Content
+    from schema.observed import ArchiveContents, DirectoryContents
+    from web_readonly.questions import Asked
+    from web_readonly.reader import Reader
+
+MAX_ROWS: Final = 120
+"""Of two levels; when they have more, one level is shown."""
+UNKNOWN: Final = "\ufffd"
+_DATABASES: Final = re.compile(r"^\w+_databases:", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table of contents: a directory, or (without a path) what the others do not account for."""
+
+    path: str
+    name: str
+    level: int
+    files: int
+    size: int
+
+
+def archive(reader: Reader, asked: Asked) -> Answer:
+    """Answer what is in one archive, and how to restore it, all of it or the path that was asked for."""
+    client, backup, repository = (asked.path[name] for name in ("client", "backup", "repository"))
+    found = reader.archive_detail(client=client, backup=backup, repository=repository, archive=asked.path["archive"])
+    if found is None:
+        raise NotFound(
+            f"there is no archive '{asked.path['archive'][:200]}' of {client}/{backup} in {repository}"[:400],
+            hint="see /archives for all of them; pruned ones are gone from there, too",
+        )
+    path = clean_path(asked.text("path"))
+    content = reader.content(client)
+    file = configuration(content, backup)
+    told = found.contents
+    base, rows = rows_below(told, path) if told is not None and told.listed else (None, ())
+    commands = None
+    if file and UNKNOWN not in path:
+        commands = restoring.commands(found, file=file, path=path, databases=has_databases(content, backup))
+    return Answer(
+        found,
+        {
+            "told": told,
+            "path": path,
+            "above": path.split("/") if path else [],
+            "base": base,
+            "rows": rows,
+            "largest": [one for one in told.largest if one.path.startswith(f"{path}/") or not path] if told else [],
+            "instead": next(iter(found.listed_archives), ""),
+            "file": file,
+            "commands": commands,
+            "resource": "" if UNKNOWN in path else restoring.resource(found, path=path),
+        },
+    )
+
+
+def clean_path(text: str) -> str:
+    """Return a path as archives have it: without slashes at its ends."""
+    return "/".join(part for part in text.split("/") if part not in {"", "."})
+
+
+def configuration(content: Content | None, backup: str) -> str:
+    """Return where borgmatic's configuration of a backup lies on the client; empty when it has none any more."""
+    job = next((one for one in content.jobs if one.backup == backup), None) if content is not None else None
+    return f"{content.directories.config}/{job.file}" if content is not None and job is not None else ""
+
+
+def has_databases(content: Content | None, backup: str) -> bool:
+    """Return whether a backup dumps databases, which come back by a command of their own."""
+    job = next((one for one in content.jobs if one.backup == backup), None) if content is not None else None
+    if content is None or job is None:
+        return False
+    return any(one.path == job.file and _DATABASES.search(one.content) for one in content.files)
+
+
+def rows_below(told: ArchiveContents, path: str) -> tuple[Row | None, tuple[Row, ...]]:
+    """Return the directory at ``path`` (None when it is not told apart), and two levels of what is below it."""
+    depth = path.count("/") + 1 if path else 0
+    base = Row("", "", 0, told.files, told.size) if not path else None
+    below: list[DirectoryContents] = []
+    for one in told.directories:
+        if one.path == path:
+            base = Row(one.path, one.path, 0, one.files, one.size)
+        elif not path or one.path.startswith(f"{path}/"):
+            below.append(one)
+    if base is None:
+        return None, ()
+    levels = [(one, one.path.count("/") - depth) for one in below]
+    two = [(one, level) for one, level in levels if level <= 1]
+    chosen = two if len(two) <= MAX_ROWS else [(one, level) for one, level in levels if level == 0]
+    rows = [Row(one.path, one.path.split("/")[-1], level, one.files, one.size) for one, level in chosen]
+    return base, (*rows, *_rest(base, rows))
+
+
+def _rest(base: Row, rows: Sequence[Row]) -> tuple[Row, ...]:
+    top = [row for row in rows if row.level == 0]
+    files, size = base.files - sum(row.files for row in top), base.size - sum(row.size for row in top)
+    return (Row("", "", 0, files, max(0, size)),) if files > 0 else ()
