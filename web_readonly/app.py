@@ -15,13 +15,14 @@ from aiohttp import web
 
 from schema.addresses import is_loopback
 from schema.errors import TerminalError, TransientError
+from web_readonly import openapi
 from web_readonly.access import Access
 from web_readonly.answering import Answering
 from web_readonly.connections import Connections
 from web_readonly.gate import MAX_FORM, Gate
 from web_readonly.live import Live
 from web_readonly.metrics import CONTENT_TYPE, StoreMetrics
-from web_readonly.pages import Pages, load_assets
+from web_readonly.pages import Pages, dump, load_assets
 from web_readonly.views import VIEWS
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ _log = structlog.get_logger(__name__)
 
 IDLE_SECONDS: Final = 30.0
 """Also the only limit on a connection that never finishes the head of its request."""
+LINGER_SECONDS: Final = 1.0
+"""For how long a body that nobody asked for is taken, so that its sender still reads the answer."""
 HANDSHAKE_SECONDS: Final = 10.0
 """Of TLS."""
 BACKLOG: Final = 256
@@ -93,6 +96,9 @@ def make_app(
     app.on_shutdown.append(live.close)
     app.router.add_get("/static/{name}", partial(_static, assets))
     app.router.add_get("/livez", _livez)
+    app.router.add_get(openapi.PATH, dashboard.document(dump(openapi.document())))
+    for path in openapi.BADGES:
+        app.router.add_get(path, dashboard.badge(path))
     app.router.add_get("/metrics", partial(_metrics, metrics or StoreMetrics(reader, now=now)))
     app.on_response_prepare.append(_put_headers)
     app.on_cleanup.append(dashboard.close)
@@ -120,7 +126,7 @@ async def serving(
         app,
         access_log=None,
         keepalive_timeout=IDLE_SECONDS,
-        lingering_time=1.0,
+        lingering_time=LINGER_SECONDS,
         shutdown_timeout=2.0,
         max_line_size=8190,
         max_field_size=8190,

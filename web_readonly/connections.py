@@ -145,4 +145,5 @@ class _Connection(asyncio.Protocol):
             self._unread_since = now
         self._unread = unread
         if unread and now - self._unread_since >= STALLED_SECONDS:
+            _log.info("web.stalled", address=self.source, unread=unread)
             transport.abort()
