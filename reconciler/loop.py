@@ -529,6 +529,8 @@ class Reconciler:
             update={
                 "head": this.head or self._status.head,
                 "fetched": now if this.head else self._status.fetched,
+                "passed": now,
+                "expected": now + timedelta(seconds=max(1.1 * self._settings.interval, _LONGEST_RETRY_SECONDS)),
                 # A pass that could not look leaves what was found before: a held revision can still be acknowledged.
                 "hold": result.hold if has_looked else self._status.hold,
                 "problems": result.problems if has_looked else self._status.problems,

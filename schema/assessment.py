@@ -224,6 +224,15 @@ def source_attention(source: SourceStatus) -> list[Attention]:
     return found
 
 
+SLACK = timedelta(minutes=10)
+"""What a pass may take: a slow network, a large source."""
+
+
+def silent_since(source: SourceStatus, *, now: datetime) -> datetime | None:
+    """Return since when the director has not written although it should have; None while all is well, or unknown."""
+    return source.passed if source.expected is not None and now > source.expected + SLACK else None
+
+
 def backup_attention(backup: BackupStatus, condition: Condition) -> Attention | None:
     """Return what an unprotected backup needs."""
     if condition.status != "False":
