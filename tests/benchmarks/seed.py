@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from reconciler.store import Store
-from schema.tables import SCHEMA_VERSION, metadata
+from schema.tables import metadata
 from tests.benchmarks import seed_history, seed_state
 from tests.benchmarks.fleet import HOUR, Fleet
 
@@ -28,14 +28,18 @@ if TYPE_CHECKING:
 FRESH: Final = 12 * HOUR
 """A store is made anew when its newest run is older: it would be a fleet in trouble."""
 _SOURCES: Final = ("fleet.py", "seed.py", "seed_history.py", "seed_state.py")
+_HERE: Final = Path(__file__).parent
+_MIGRATIONS: Final = _HERE.parent.parent / "reconciler" / "migrations" / "versions"
 _FAST: Final = ("journal_mode = OFF", "synchronous = OFF", "cache_size = -524288", "locking_mode = EXCLUSIVE")
 
 
 def cached(folder: Path, *, clients: int, runs: int, seed: int = 1) -> Path:
-    """Return a store of this size in ``folder``; one that is missing, old or of an older schema is made."""
+    """Return a store of this size in ``folder``; one that is missing, old or of another schema is made."""
     moment = newest_moment()
-    code = b"".join((Path(__file__).parent / name).read_bytes() for name in _SOURCES)
-    known = hashlib.sha256(code + repr((clients, runs, seed, moment, SCHEMA_VERSION)).encode()).hexdigest()[:16]
+    # Of what it is made; a migration that was not released yet may change without a new version.
+    made_of = [*(_HERE / name for name in _SOURCES), *sorted(_MIGRATIONS.glob("*.py"))]
+    code = b"".join(one.read_bytes() for one in made_of)
+    known = hashlib.sha256(code + repr((clients, runs, seed, moment)).encode()).hexdigest()[:16]
     path = folder / f"fleet-{clients}-{known}.sqlite"
     if not path.exists():
         for old in folder.glob(f"fleet-{clients}-*"):

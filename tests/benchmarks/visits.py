@@ -10,7 +10,7 @@ import re
 import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from web_readonly.views import VIEWS
 
@@ -61,6 +61,9 @@ QUERIES: Final[dict[str, tuple[str, ...]]] = {
         "outcome=failed&after={moment}~0",
     ),
     "/runs/{run}": ("", "level=error", "q=line"),
+    "/timeline": ("", "client={client}", "label=role=mail", "outcome=failed"),
+    "/schedule": ("", "repository=offsite"),
+    "/starts": ("", "repository=offsite"),
     "/repositories": ("", "after=vault~ssh://borg@vault-4"),
     "/archives": (
         "",
@@ -75,7 +78,7 @@ QUERIES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "/source": ("", "after=1000"),
     "/revisions": ("", "after=1000"),
-    "/events": ("", "client={client}", "reason=TokenCreated", "reason=Applied", "after=50000"),
+    "/events": ("", "client={client}", "reason=TokenCreated", "reason=Applied", "after={moment}~50000"),
 }
 """Queries by the path of a view; a view that is not here is asked without."""
 
@@ -144,7 +147,7 @@ def one_of_each(names: Names) -> list[Visit]:
     return [
         _visit(view, target, turn, names, chance)
         for view, target in _targets()
-        for turn in range(len(QUERIES.get(view.path, ("",))))
+        for turn in range(len(_queries(view, target)))
     ]
 
 
@@ -156,8 +159,14 @@ def _targets() -> Iterator[tuple[View, str]]:
             yield view, view.api_path
 
 
+def _queries(view: View, target: str) -> list[str]:
+    """Return what may be asked of a page, or of its JSON, which has fewer filters."""
+    known = view.filters if target == view.path else view.api_filters
+    return [one for one in QUERIES.get(view.path, ("",)) if {name for name, _ in parse_qsl(one)} <= set(known)]
+
+
 def _visit(view: View, target: str, turn: int, names: Names, chance: random.Random) -> Visit:
-    queries = QUERIES.get(view.path, ("",))
+    queries = _queries(view, target)
     query = queries[turn % len(queries)]
     client, backup = chance.choice(names.backups)
     run, started = chance.choice(names.runs)
