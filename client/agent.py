@@ -35,6 +35,7 @@ from client.state import StateDirectory
 from schema.desired import DesiredState, Job
 from schema.errors import DirectorError, TransientError, TrustError
 from schema.observed import (
+    MAX_TEXT,
     Archive,
     ArchiveContents,
     ArchivesSeen,
@@ -225,9 +226,12 @@ class Agent:
         except TimeoutError:  # `within` has cancelled the tasks, and each ends its process group
             await asyncio.gather(*(task for _, task in running), return_exceptions=True)
 
-    def _tell(self, reason: str, message: str, *, backup: str | None = None) -> None:
+    def _tell(self, reason: str, message: str, *, backup: str | None = None, detail: str = "") -> None:
         """Put an event on its way to a person."""
-        self._events.append(ClientEvent(at=self._clock.now(), reason=reason, message=message[:8_000], backup=backup))
+        if len(detail) > MAX_TEXT:
+            detail = detail[: MAX_TEXT - 16] + "\n… (shortened)"
+        now = self._clock.now()
+        self._events.append(ClientEvent(at=now, reason=reason, message=message[:8_000], backup=backup, detail=detail))
         self._report.set()
 
     # --- What the connection says (``client.connection.Listener``) ---------------------------------------------------
@@ -366,7 +370,7 @@ class Agent:
                 drift = () if state is None else await self._machine.drift(state, self._clock.now())
             for healed in (one for one in drift if one.healed):
                 log.warning("drift healed", subject=healed.subject, reason=healed.message)
-                self._tell("Healed", f"{healed.message}; it was put back", backup=healed.backup)
+                self._tell("Healed", f"{healed.message}; it was put back", backup=healed.backup, detail=healed.diff)
             self._drift = drift
             if self._follower.is_stale and not self._was_stale:
                 log.warning("the desired state is past its expiry; backups go on")

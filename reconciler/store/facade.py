@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from reconciler.core.enrolment import Approval
-from reconciler.store import ingest, presence, publish, source, trust
+from reconciler.store import growth, ingest, presence, publish, source, trust
 from reconciler.store.changes import Broadcast, Changes
 from reconciler.store.engine import database_path, explain, migrate, open_engine
 from reconciler.store.latest import Latest
@@ -39,6 +39,8 @@ SEEN_SECONDS = 15.0
 """Heartbeats are written at most this often,"""
 PROGRESS_SECONDS = 1.0
 """and progress this often: both are facts of the moment, and the newest replaces all before."""
+GROWTH_SECONDS = 60.0
+"""How often sizes are counted anew, while reports change them."""
 
 
 class Store:
@@ -53,6 +55,7 @@ class Store:
         self._broadcast = Broadcast()
         self._seen: Latest[datetime] = Latest(self._write_seen, every=SEEN_SECONDS)
         self._progress: Latest[tuple[str, RunProgress]] = Latest(self._write_progress, every=PROGRESS_SECONDS)
+        self._growth: Latest[datetime] = Latest(self._write_growth, every=GROWTH_SECONDS)
 
     @classmethod
     async def open(cls, location: str | Path) -> Self:
@@ -75,7 +78,7 @@ class Store:
 
     async def close(self) -> None:
         """Write what waits, then close. Calls that come later get a ``TransientError``."""
-        for latest in (self._seen, self._progress):
+        for latest in (self._seen, self._progress, self._growth):
             await latest.close()
         await self._writer.close()
         self._broadcast.close()
@@ -166,6 +169,8 @@ class Store:
         touched = {row.name for row in clients} | {row.client for row in backups} | {one.client for one in issued}
         notices = [f"client/{name}" for name in touched | set(removed_clients)]
         await self._write(publish.publish, publication, notices=notices)
+        if backups or removed_backups or removed_clients:
+            self._growth.put("", at)
 
     async def published(self) -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
         """Return the names of the published clients, and (client, backup) of the published backups."""
@@ -290,6 +295,8 @@ class Store:
         work = partial(ingest.ingest, client=client, public_key=public_key, epoch=epoch, received=received)
         done = await self._write(partial(work, items=items, through=through))
         self._broadcast.publish(done.notices)
+        if done.sizes:
+            self._growth.put("", received)
         return done.sequence
 
     # --- History ------------------------------------------------------------------------------------------------------
@@ -328,3 +335,6 @@ class Store:
 
     async def _write_progress(self, latest: Mapping[str, tuple[str, RunProgress]]) -> None:
         await self._write(presence.put_progress, latest, notices=[f"run/{run}" for run in latest])
+
+    async def _write_growth(self, latest: Mapping[str, datetime]) -> None:
+        await self._write(partial(growth.count, at=max(latest.values())))

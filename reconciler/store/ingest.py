@@ -51,6 +51,8 @@ class Ingested:
 
     sequence: int
     notices: frozenset[str] = frozenset()
+    sizes: bool = False
+    """Whether a repository may have another size now."""
 
 
 def read_sequence(connection: Connection, *, public_key: str, epoch: str) -> int:
@@ -87,7 +89,7 @@ def ingest(
         sink.take(report)
     sink.flush()
     _advance(connection, public_key=public_key, epoch=epoch, known=high > 0, sequence=reached, at=received)
-    return Ingested(reached, frozenset(sink.notices))
+    return Ingested(reached, frozenset(sink.notices), sizes=sink.sizes)
 
 
 def _advance(connection: Connection, *, public_key: str, epoch: str, known: bool, sequence: int, at: datetime) -> None:
@@ -105,6 +107,7 @@ class _Sink:
     public_key: str
     received: datetime
     notices: set[str] = field(default_factory=set)
+    sizes: bool = False
     _owners: dict[str, str] = field(default_factory=dict)
     _lines: list[tuple[str, int, str, str, str]] = field(default_factory=list)
     _counts: dict[str, int] = field(default_factory=dict)
@@ -133,7 +136,7 @@ class _Sink:
             case StateReport():
                 self._state(report)
             case ClientEvent():
-                self._event(report.reason, report.message, at=report.at, backup=report.backup or "")
+                self._event(report)
 
     def flush(self) -> None:
         """Write what was gathered."""
@@ -176,9 +179,17 @@ class _Sink:
         ]
         sql.BACKUP_DUE.run_many(self.connection, changed)
 
-    def _event(self, reason: str, message: str, *, at: datetime, backup: str = "") -> None:
-        row = event_row(reason=reason, message=message, at=self._time(at), client=self.client, backup=backup)
-        self._events.append(row | {"actor": f"client:{self.client}"})
+    def _event(self, report: ClientEvent) -> None:
+        row = event_row(
+            reason=report.reason,
+            message=report.message,
+            at=self._time(report.at),
+            actor=f"client:{self.client}",
+            client=self.client,
+            backup=report.backup or "",
+            detail=report.detail,
+        )
+        self._events.append(row)
         self.notices.add("events")
 
     def _refuse(self, message: str, *, backup: str = "") -> None:
@@ -269,6 +280,7 @@ class _Sink:
     def _statistics(self, backup: str, statistics: Sequence[RepositoryStatistics], *, at: datetime) -> None:
         if not statistics:
             return
+        self.sizes = True
         declared = set(sql.DECLARED.run(self.connection, of_client=self.client, of_backup=backup).scalars())
         for one in statistics:
             if one.repository not in declared:
@@ -305,6 +317,7 @@ class _Sink:
         if report.available:
             self._replace_archives(report, where)
             evidence_rows.renew(self.connection, client=self.client, backup=report.backup)
+            self.sizes = True
         self.notices.add(f"client/{self.client}")
 
     def _replace_archives(self, report: ArchivesSeen, where: dict[str, str]) -> None:

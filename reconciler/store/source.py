@@ -28,7 +28,7 @@ _new_value = insert(meta)
 _PUT_VALUE = _new_value.on_conflict_do_update(index_elements=["key"], set_={"value": _new_value.excluded.value})
 
 _new_revision = insert(revisions)
-_JUDGED = ("outcome", "reason", "message", "changed_clients", "summary", "problems")
+_JUDGED = ("outcome", "reason", "message", "changed_clients", "summary", "changes", "problems")
 _PUT_REVISION = _new_revision.on_conflict_do_update(
     index_elements=["revision"], set_={name: _new_revision.excluded[name] for name in _JUDGED}
 )
@@ -111,7 +111,8 @@ def add_events(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> Non
 
 
 def event_row(
-    *, reason: str, message: str, at: datetime, actor: str = "", client: str = "", backup: str = ""
+    *, reason: str, message: str, at: datetime, actor: str = "", client: str = "", backup: str = "", detail: str = ""
 ) -> dict[str, Any]:
     """Return one row of the audit trail."""
-    return {"reason": reason, "message": message, "at": at, "actor": actor, "client": client, "backup": backup}
+    of = {"actor": actor, "client": client, "backup": backup}
+    return {"reason": reason, "message": message, "at": at, "detail": detail, **of}

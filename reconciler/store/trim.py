@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import delete, func, select, tuple_
 
 from reconciler.store.source import put_value, value
-from schema.tables import approvals, clients, events, issued, moment_text, observed, run_logs, runs, samples
+from schema.tables import approvals, clients, events, growth, issued, moment_text, observed, run_logs, runs, samples
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -41,6 +41,7 @@ def steps(retention: Retention, *, now: datetime) -> dict[str, Step]:
         "logs": lambda connection: _logs(connection, before=now - timedelta(days=retention.logs)),
         "runs": lambda connection: _runs(connection, before=now - timedelta(days=retention.runs)),
         "samples": lambda connection: _samples(connection, before=now - timedelta(days=retention.samples)),
+        "growth": lambda connection: _growth(connection, before=now - timedelta(days=retention.samples)),
         "events": lambda connection: _events(connection, before=now - timedelta(days=retention.events)),
         "clients": lambda connection: _clients(connection, now=now, before=now - timedelta(days=retention.runs)),
     }
@@ -69,6 +70,12 @@ def _samples(connection: Connection, *, before: datetime) -> int:
     key = tuple_(samples.c.client, samples.c.backup, samples.c.repository, samples.c.at)
     old = select(samples.c.client, samples.c.backup, samples.c.repository, samples.c.at)
     return connection.execute(delete(samples).where(key.in_(old.where(samples.c.at < before).limit(BATCH)))).rowcount
+
+
+def _growth(connection: Connection, *, before: datetime) -> int:
+    """Forget the oldest day: one at a time, for each has a row for every repository."""
+    oldest = select(func.min(growth.c.day)).where(growth.c.day < before.astimezone(UTC).date().isoformat())
+    return connection.execute(delete(growth).where(growth.c.day == oldest.scalar_subquery())).rowcount
 
 
 def _events(connection: Connection, *, before: datetime) -> int:

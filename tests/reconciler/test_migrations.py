@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
@@ -15,6 +18,7 @@ from reconciler.store.engine import migrate, open_engine
 from schema.errors import TerminalError, TransientError
 from schema.tables import SCHEMA_VERSION, metadata
 from tests.reconciler.facts import NOW
+from web_readonly.reader import Reader
 
 MIGRATIONS = Path(next(iter(reconciler.migrations.__path__)))
 
@@ -129,3 +133,64 @@ async def test_a_store_that_another_program_holds_is_locked(tmp_path, monkeypatc
 
     other.close()
     await (await Store.open(path)).close()
+
+
+def _make_first(path: Path) -> sqlite3.Connection:
+    """Make a store as the first version did, and return it opened."""
+    engine = open_engine(path)
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    engine.dispose()
+    return sqlite3.connect(path)
+
+
+async def test_a_store_of_the_first_version_is_migrated_with_what_is_in_it(tmp_path):
+    path = tmp_path / "director.db"
+    with _make_first(path) as first:
+        first.execute(
+            "INSERT INTO revisions (revision, author, subject, seen, outcome, reason, message, changed_clients, "
+            "summary, problems) VALUES ('abcdefg', 'Ada', '', '2026-11-23T18:00:00.000000Z', 'published', '', '', 1, "
+            "'', '[]')"
+        )
+        first.execute(
+            "INSERT INTO events (at, reason, actor, client, backup, message) "
+            "VALUES ('2026-11-23T18:00:00.000000Z', 'Healed', '', '', '', '')"
+        )
+    first.close()
+
+    await (await Store.open(path)).close()
+
+    reader = Reader(path)
+    shown, problems = reader.revision("abcdefg") or pytest.fail("the revision is gone")
+    assert (shown.author, shown.changes, problems) == ("Ada", (), ())
+    assert [(one.reason, one.detail) for one in reader.events().items] == [("Healed", "")]
+    reader.close()
+
+
+async def test_how_repositories_grew_is_counted_from_what_runs_left(tmp_path):
+    path = tmp_path / "director.db"
+    with _make_first(path) as first:
+        evidence = "INSERT INTO evidence VALUES (?, 'files', 'nas', ?, '', NULL, NULL, '', '', '', NULL, '', 0,0,0,0,0)"
+        first.executemany(evidence, [("web-1", "/mnt/a"), ("web-2", "/mnt/b")])
+        samples = [
+            ("web-1", "2026-11-20T01:00:00.000000Z", 10, 100),
+            ("web-1", "2026-11-20T09:00:00.000000Z", 11, 110),
+            ("web-2", "2026-11-20T01:00:00.000000Z", 20, 200),
+            ("gone-1", "2026-11-20T01:00:00.000000Z", 99, 999),
+            ("web-2", "2026-11-22T01:00:00.000000Z", 30, 300),
+        ]
+        first.executemany("INSERT INTO samples VALUES (?, 'files', 'nas', ?, ?, 0, 0, ?, 0)", samples)
+    first.close()
+
+    await (await Store.open(path)).close()
+
+    reader = Reader(path)
+    since = datetime(2026, 11, 1, tzinfo=UTC)
+    total = [(str(one.day), one.original_size, one.repository_size) for one in reader.growth(since=since, until=NOW)]
+    of_one = [one.original_size for one in reader.growth(repository="nas", url="/mnt/a", since=since, until=NOW)]
+    reader.close()
+    assert total == [("2026-11-20", 31, 310), ("2026-11-22", 41, 410)]
+    assert of_one == [11, 11]

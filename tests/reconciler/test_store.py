@@ -384,6 +384,13 @@ async def test_a_client_event_is_an_event_of_that_client(published, path):
     assert found == [("Healed", "client:web-1", "web-1", "files", "rewrote files.yaml")]
 
 
+async def test_an_event_keeps_what_there_is_to_unfold(published, path):
+    await facts.ingest(published, ClientEvent(at=NOW, reason="Healed", message="put back", detail="-keep_daily: 7"))
+    await facts.ingest(published, ClientEvent(at=NOW, reason="Applied", message="of an older client"), first=2)
+
+    assert rows(path, "SELECT detail FROM events") == [("-keep_daily: 7",), ("",)]
+
+
 async def test_a_run_whose_start_was_lost_gets_a_row_in_its_place(published, path):
     await facts.ingest(published, facts.log(first=7, lines=1))
     await facts.ingest(published, facts.finished(log_lines=8), first=2)
@@ -697,11 +704,28 @@ async def test_history_is_forgotten_by_age_and_current_state_is_kept(published, 
     retention = Retention(runs=30, logs=10, events=20, samples=40)
     gone = await published.trim(now=later(days=50), retention=retention)
 
-    assert gone == {"logs": 40, "runs": 20, "samples": 10, "events": 30, "clients": 0}
+    assert gone | {"growth": 0} == {"logs": 40, "runs": 20, "samples": 10, "growth": 0, "events": 30, "clients": 0}
     assert rows(path, "SELECT count(*) FROM runs") == [(30,)]
     assert rows(path, "SELECT count(DISTINCT run) FROM run_logs") == [(10,)]
     assert rows(path, "SELECT last_run FROM backups WHERE client = 'web-1'") == [(f"{49:032x}",)]
     assert await published.trim(now=later(days=50), retention=retention) == dict.fromkeys(gone, 0)
+
+
+async def test_the_sizes_of_old_days_are_forgotten_a_day_at_a_time(published, path):
+    # What the fixture published is counted when that is due; no time passes here, so the days are written by hand.
+    await published.close()
+    connection = sqlite3.connect(path)
+    connection.execute("DELETE FROM growth")
+    days = [(f"2026-11-{day:02}", name) for day in range(1, 11) for name in ("", "nas")]
+    connection.executemany("INSERT INTO growth VALUES (?, ?, '', 0, 0, 0, 0, 0)", days)
+    connection.commit()
+    connection.close()
+
+    async with await Store.open(path) as store:
+        gone = await store.trim(now=NOW, retention=Retention(samples=18))
+
+    assert gone["growth"] == 8
+    assert rows(path, "SELECT min(day), count(*) FROM growth") == [("2026-11-05", 12)]
 
 
 async def test_a_generation_is_forgotten_when_its_client_is_gone_and_it_has_expired(published):

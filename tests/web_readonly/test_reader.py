@@ -507,15 +507,21 @@ def test_what_is_no_store_is_said_to_be_none(path, reader):
         reader.check()
 
 
-async def test_a_store_of_another_version_is_not_read(store, reader, path):
+@pytest.mark.parametrize(
+    ("version", "age", "hint"), [("9999", "newer", "restart the dashboard"), ("0001", "older", "it migrates the store")]
+)
+@pytest.mark.usefixtures("store")
+async def test_a_store_of_another_version_is_not_read(reader, path, version, age, hint):
     reader.check()
     connection = sqlite3.connect(path)
-    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
     connection.commit()
     connection.close()
 
-    with pytest.raises(StoreUnavailable, match="its schema is '9999'"):
+    with pytest.raises(StoreUnavailable, match=f"it is {age} than this program: its schema is '{version}'") as caught:
         reader.check()
+
+    assert hint in caught.value.hint
 
 
 async def test_a_store_made_anew_at_the_same_path_is_followed(path, reader):

@@ -95,9 +95,15 @@ class Database:
     def _check_version(self, connection: Connection) -> None:
         found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
         if found != SCHEMA_VERSION:
+            age, hint = (
+                ("older", "start the director of this dashboard's version: it migrates the store")
+                if str(found or "") < SCHEMA_VERSION
+                else ("newer", "restart the dashboard in the version of the director that wrote it")
+            )
             raise StoreUnavailable(
-                f"cannot read the store {self._path}: its schema is '{found}', this program reads '{SCHEMA_VERSION}'",
-                hint="run the director and the dashboard in the same version; the director migrates the store",
+                f"cannot read the store {self._path}: it is {age} than this program: its schema is '{found}', "
+                f"and '{SCHEMA_VERSION}' is read",
+                hint=hint,
             )
 
     def _explain(self, error: DBAPIError | sqlite3.Error) -> StoreUnavailable:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -65,3 +67,57 @@ def upgrade() -> None:
     op.add_column("issued", sa.Column("former_digest", sa.String(length=80), nullable=False, server_default=""))
     op.add_column("issued", sa.Column("former", sa.JSON(none_as_null=True), nullable=True))
     op.add_column("events", sa.Column("detail", sa.Text(), nullable=False, server_default=""))
+    _fill_growth(op.get_bind())
+
+
+_SIZES = ("original_size", "compressed_size", "deduplicated_size", "repository_size")
+_DAYS = 400
+
+
+def _fill_growth(connection: sa.Connection) -> None:
+    """Count each day from the samples up to its end; how many archives there were is not known any more, and 0."""
+    urls = {(one[0], one[1], one[2]): one[3] for one in connection.exec_driver_sql(_URLS)}
+    newest = connection.exec_driver_sql("SELECT max(at) FROM samples").scalar()
+    if newest is None:
+        return
+    first = (datetime.fromisoformat(newest) - timedelta(days=_DAYS)).date().isoformat()
+    known: dict[tuple[str, str, str], tuple[int, ...]] = {}
+    day = ""
+    for client, backup, repository, at, *sizes in connection.exec_driver_sql(_SAMPLES):
+        if day and at[:10] != day and day >= first:
+            _keep_day(connection, day, known, urls)
+        day = at[:10]
+        known[client, backup, repository] = tuple(sizes)
+    _keep_day(connection, day, known, urls)
+
+
+_URLS = "SELECT client, backup, repository, url FROM evidence"
+_SAMPLES = f"SELECT client, backup, repository, at, {', '.join(_SIZES)} FROM samples ORDER BY at"  # noqa: S608
+_KEEP = f"""
+INSERT INTO growth (day, repository, url, {", ".join(_SIZES)}, archives) VALUES (?, ?, ?, ?, ?, ?, ?, 0)
+"""  # noqa: S608
+
+
+def _keep_day(
+    connection: sa.Connection,
+    day: str,
+    known: dict[tuple[str, str, str], tuple[int, ...]],
+    urls: dict[tuple[str, str, str], str],
+) -> None:
+    places: dict[tuple[str, str], list[int]] = {}
+    for key, (original, compressed, deduplicated, whole) in known.items():
+        if key not in urls:
+            continue  # no longer declared, and at which url it was is not known any more
+        sums = places.setdefault((key[2], urls[key]), [0, 0, 0, 0])
+        sums[:3] = sums[0] + original, sums[1] + compressed, sums[2] + deduplicated
+        sums[3] = max(sums[3], whole)
+    totals: dict[tuple[str, str], list[int]] = {}
+    for (repository, _), sums in places.items():
+        for total in ((repository, ""), ("", "")):
+            totals[total] = [one + other for one, other in zip(totals.get(total, [0, 0, 0, 0]), sums, strict=True)]
+    rows = [(day, *place, *(min(size, _MOST) for size in sums)) for place, sums in (places | totals).items()]
+    if rows:
+        connection.exec_driver_sql(_KEEP, rows)
+
+
+_MOST = 2**62
