@@ -14,6 +14,8 @@ import structlog
 from aiohttp import web
 
 from schema.errors import DirectorError
+from schema.status import Page
+from web_readonly import badges
 from web_readonly.caching import Body, Cache, make_body
 from web_readonly.pages import as_json, dump
 from web_readonly.questions import Asked, NotFound
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
+_OK: Final = 200
+_NUMBERS: Final = {"limit", "days"}
+"""Filters that no form sends: empty is no way of saying \"any\"."""
 THREADS: Final = 4
 ANSWER_SECONDS: Final = 10.0
 """A question that takes longer is given up: the store is locked, or far too large for this machine."""
@@ -69,9 +74,37 @@ class Answering:
 
         def answer(asked: Asked) -> Body:
             found = view.question(self._reader, asked)
-            return make_body(as_json(found), following=getattr(found.main, "next", ""))
+            return make_body(as_json(found), following=found.main.next if isinstance(found.main, Page) else "")
 
         return partial(self.answer, view.path, view.api_filters, answer, "application/json")
+
+    def document(self, content: bytes) -> Handler:
+        """Return the handler of a JSON document that does not change."""
+        body = make_body(content)
+
+        async def answer(request: web.Request) -> web.Response:
+            read_request(request, filters=(), now=self._now())
+            return as_kept(request, body, "application/json")
+
+        return answer
+
+    def badge(self, path: str) -> Handler:
+        """Return the handler of a badge: of what its path names, or of everything."""
+
+        def draw(asked: Asked) -> Body:
+            client, backup = asked.path.get("client", ""), asked.path.get("backup", "")
+            standings = self._reader.standings(client=client, backup=backup, now=asked.now)
+            if not backup:
+                return make_body(badges.draw(badges.of_all(standings)))
+            found = badges.of_backup(backup, standings)
+            return make_body(badges.draw(found or badges.unknown(backup)), status=200 if found else 404)
+
+        async def answer(request: web.Request) -> web.Response:
+            response = await self.answer(path, (), draw, badges.CONTENT_TYPE, request)
+            response.headers["Cache-Control"] = f"private, max-age={badges.FRESH_SECONDS}"
+            return response
+
+        return answer
 
     async def answer(
         self,
@@ -155,11 +188,14 @@ def read_request(request: web.Request, *, filters: tuple[str, ...], now: datetim
         if name not in filters:
             known = f"its filters are: {', '.join(filters)}" if filters else "it has none"
             raise InvalidQuery(f"this page has no filter '{name[:80]}'", hint=known)
-        values = tuple(value for value in request.query.getall(name) if value)
-        if any(len(value) > MAX_FILTER for value in values) or len(values) > 20:
+        given = request.query.getall(name)
+        values = tuple(value for value in given if value)
+        if any(len(value) > MAX_FILTER for value in values) or len(given) > 20:
             raise InvalidQuery(f"the filter '{name}' is too long", hint=f"at most {MAX_FILTER} characters")
         if values:
             query[name] = values
+        elif name in _NUMBERS:
+            raise InvalidQuery(f"'{name}' cannot be empty", hint="leave it out, or give a number")
     return Asked(now=now, path=dict(request.match_info), query=query)
 
 
@@ -184,12 +220,16 @@ def as_kept(request: web.Request, body: Body, content_type: str) -> web.Response
     if body.version:
         # The only header that a page can read of itself: by it live.js knows which event tells it something new.
         headers["Server-Timing"] = f'store;desc="{body.version}"'
-    if any(known.value in {*tags.values(), "*"} for known in request.if_none_match or ()):
+    if body.status == _OK and any(known.value in {*tags.values(), "*"} for known in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
     if packs:
         headers["Content-Encoding"] = "gzip"
     return web.Response(
-        body=body.packed if packs else body.content, content_type=content_type, charset="utf-8", headers=headers
+        body=body.packed if packs else body.content,
+        status=body.status,
+        content_type=content_type,
+        charset="utf-8",
+        headers=headers,
     )
 
 

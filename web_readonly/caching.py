@@ -37,17 +37,18 @@ class Body:
     packed: bytes
     """Empty when it is too short to be worth it."""
     digest: str
+    status: int = 200
     following: str = ""
     """The cursor of the rest, when this is a part of a list."""
     version: str = ""
     """Of the store that it tells of; it may tell of a newer one in part."""
 
 
-def make_body(content: bytes, *, following: str = "") -> Body:
+def make_body(content: bytes, *, status: int = 200, following: str = "") -> Body:
     """Return the body of an answer; runs in the thread that made the content."""
     packed = gzip.compress(content, GZIP_LEVEL, mtime=0) if len(content) >= _LEAST_PACKED else b""
     digest = hashlib.sha256(content).hexdigest()[:24]
-    return Body(content=content, packed=packed, digest=digest, following=following)
+    return Body(content=content, packed=packed, digest=digest, status=status, following=following)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,11 +32,13 @@ from schema.timeline import NextStart, Schedule, Timeline
 from web_readonly import archive_questions, parts, questions, time_questions
 from web_readonly.files import FileShown
 from web_readonly.parts import DesiredStatus, FacetShown
+from web_readonly.questions import Answer
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from web_readonly.questions import Question
+    from web_readonly.questions import Asked, Question
+    from web_readonly.reader import Reader
 
 API: Final = "/api/v1"
 
@@ -58,6 +60,11 @@ class View:
     """Those of the filters that choose what the page shows beside its answer."""
 
     @property
+    def summary(self) -> str:
+        """What it answers, as the docstring of its question says."""
+        return _first_line(self.question.__doc__ or "").removeprefix("Answer ").removeprefix("with ")
+
+    @property
     def api_path(self) -> str:
         """Where the JSON is."""
         return API + ("/overview" if self.path == "/" else self.path)
@@ -66,6 +73,15 @@ class View:
     def api_filters(self) -> tuple[str, ...]:
         """The filters of the JSON."""
         return tuple(name for name in self.filters if name not in self.page_only)
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0].strip()
+
+
+def _endpoints(_: Reader, __: Asked) -> Answer:
+    """Answer which addresses the API has."""
+    return Answer(Page[str](), {"views": [view for view in VIEWS if view.api]})
 
 
 VIEWS: Final = (
@@ -184,6 +200,7 @@ VIEWS: Final = (
         section="/events",
         answers=Page[EventRecord],
     ),
+    View("/api", _endpoints, "api.html", section="/about", api=False),
     View("/about", questions.about, "about.html", section="/about", api=False),
     # Parts of pages that only the API has at an address of their own.
     View("/pending", parts.pending, answers=Page[PendingClient]),
