@@ -10,7 +10,7 @@ from web_readonly import restoring
 from web_readonly.questions import Answer, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from schema.desired import Content
     from schema.observed import ArchiveContents, DirectoryContents
@@ -88,25 +88,30 @@ def has_databases(content: Content | None, backup: str) -> bool:
 
 
 def rows_below(told: ArchiveContents, path: str) -> tuple[Row | None, tuple[Row, ...]]:
-    """Return the directory at ``path`` (None when it is not told apart), and two levels of what is below it."""
-    depth = path.count("/") + 1 if path else 0
-    base = Row("", "", 0, told.files, told.size) if not path else None
-    below: list[DirectoryContents] = []
+    """Return the directory at ``path`` (None when it is not told apart), and two levels of what is below it.
+
+    A directory that holds nothing but another one shares its row.
+    """
+    base = None if path else Row("", "", 0, told.files, told.size)
+    below: dict[str, list[DirectoryContents]] = {}
     for one in told.directories:
-        if one.path == path:
+        below.setdefault(one.path.rpartition("/")[0], []).append(one)
+        if path and one.path == path:
             base = Row(one.path, one.path, 0, one.files, one.size)
-        elif not path or one.path.startswith(f"{path}/"):
-            below.append(one)
     if base is None:
         return None, ()
-    levels = [(one, one.path.count("/") - depth) for one in below]
-    two = [(one, level) for one, level in levels if level <= 1]
-    chosen = two if len(two) <= MAX_ROWS else [(one, level) for one, level in levels if level == 0]
-    rows = [Row(one.path, one.path.split("/")[-1], level, one.files, one.size) for one, level in chosen]
-    return base, (*rows, *_rest(base, rows))
+    upper = [_row(one, 0, below) for one in below.get(path, ())]
+    nested = {row.path: [_row(one, 1, below) for one in below.get(row.path, ())] for row in upper}
+    two = sum(map(len, nested.values())) + len(upper) <= MAX_ROWS
+    rows = [each for row in upper for each in (row, *(nested[row.path] if two else ()))]
+    files, size = base.files - sum(row.files for row in upper), base.size - sum(row.size for row in upper)
+    rest = [Row("", "", 0, files, max(0, size))] if files > 0 and upper else []
+    return base, (*rows, *rest)
 
 
-def _rest(base: Row, rows: Sequence[Row]) -> tuple[Row, ...]:
-    top = [row for row in rows if row.level == 0]
-    files, size = base.files - sum(row.files for row in top), base.size - sum(row.size for row in top)
-    return (Row("", "", 0, files, max(0, size)),) if files > 0 else ()
+def _row(one: DirectoryContents, level: int, below: Mapping[str, Sequence[DirectoryContents]]) -> Row:
+    names = [one.path.rpartition("/")[2]]
+    while len(inner := below.get(one.path, ())) == 1 and inner[0].files == one.files:
+        one = inner[0]
+        names.append(one.path.rpartition("/")[2])
+    return Row(one.path, "/".join(names), level, one.files, one.size)

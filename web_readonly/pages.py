@@ -100,7 +100,7 @@ class Pages:
             shown=answer.main,
             filters=filters,
             again=partial(_again, asked),
-            twin=link(view.api_path.format(**asked.path), query=asked.query) if view.api else "",
+            twin=_twin(view, asked) if view.api else "",
             **answer.beside,
         )
 
@@ -136,6 +136,13 @@ def link(*parts: str, query: Mapping[str, str | tuple[str, ...]] | None = None) 
         if value
     ]
     return f"{path}?{urlencode(given, errors='replace')}" if given else path
+
+
+def _twin(view: View, asked: Asked) -> str:
+    """Return where the JSON of a page is: without the filters that only choose what the page shows beside it."""
+    parts = {name: quote(part, safe="") for name, part in asked.path.items()}
+    query = {name: values for name, values in asked.query.items() if name in view.api_filters}
+    return link(view.api_path.format(**parts), query=query)
 
 
 def _again(asked: Asked, **changes: str | tuple[str, ...]) -> str:

@@ -413,6 +413,7 @@ def hash_of(*parts: object) -> int:
 def add_runs(reports: Reports, name: str, backup: str, *, offset: timedelta, now: datetime) -> None:
     repositories = ["vault", "cold"] if backup == "postgresql" else ["vault"]
     archives: list[Archive] = []
+    latest = RepositoryStatistics(repository="vault")
     base = 2_000_000_000 + hash_of(name, backup) % 60_000_000_000
     for days in range(6, -1, -1):
         started = now.replace(hour=0, minute=4, second=0) - days * DAY + offset
@@ -450,6 +451,7 @@ def add_runs(reports: Reports, name: str, backup: str, *, offset: timedelta, now
                 )
                 for repository in repositories
             )
+        latest = statistics[0] if statistics else latest
         reports.add(
             RunFinished(
                 at=started + took,
@@ -484,7 +486,8 @@ def add_runs(reports: Reports, name: str, backup: str, *, offset: timedelta, now
             )
         )
         if archives and not unreadable:
-            reports.add(contents_of(name, backup, repository, archives[0], at=now - 2 * HOUR))
+            made = {"files": latest.files, "size": latest.original_size}
+            reports.add(contents_of(name, backup, repository, archives[0], at=now - 2 * HOUR, **made))
     if (name, backup) == ("db-2", "postgresql"):
         run, started = run_id(name, backup, "now"), now - timedelta(minutes=6)
         reports.add(

@@ -26,7 +26,9 @@ _OWN = {
 }
 
 
-def contents_of(client: str, backup: str, repository: str, archive: Archive, *, at: datetime) -> ArchiveContents:
+def contents_of(
+    client: str, backup: str, repository: str, archive: Archive, *, at: datetime, files: int, size: int
+) -> ArchiveContents:
     report = ArchiveContents(at=at, backup=backup, repository=repository, archive=archive, listed=False)
     if client == "mail-1":
         return report.model_copy(update={"message": FORBIDDEN})
@@ -36,18 +38,23 @@ def contents_of(client: str, backup: str, repository: str, archive: Archive, *, 
         for depth in range(directory.count("/") + 1):
             tree.read(_line(directory.rsplit("/", depth)[0], kind="d"))
         for file in range(12 + seed % 60):
-            size = seed * (file + 1) % (40_000_000 >> number)
-            tree.read(_line(f"{directory}/{file:04d}.dat", size, mtime=f"2026-{1 + file % 11:02d}-17T04:05:06"))
+            bytes_of = seed * (file + 1) % (40_000_000 >> number)
+            tree.read(_line(f"{directory}/{file:04d}.dat", bytes_of, mtime=f"2026-{1 + file % 11:02d}-17T04:05:06"))
+    # About as many and as large as the run said that they are: to list each of them here would take too long.
+    more, larger = max(1, files // tree.files), max(1, size // tree.size)
     return report.model_copy(
         update={
             "listed": True,
-            "files": tree.files,
-            "size": tree.size,
+            "files": tree.files * more,
+            "size": tree.size * larger,
             "oldest": tree.oldest,
             "newest": tree.newest,
             "directory_count": tree.directory_count,
-            "directories": tree.directories(),
-            "largest": tree.largest(),
+            "directories": tuple(
+                one.model_copy(update={"files": one.files * more, "size": one.size * larger})
+                for one in tree.directories()
+            ),
+            "largest": tuple(one.model_copy(update={"size": one.size * larger}) for one in tree.largest()),
         }
     )
 
