@@ -39,6 +39,8 @@ SEEN_SECONDS = 15.0
 """Heartbeats are written at most this often,"""
 PROGRESS_SECONDS = 1.0
 """and progress this often: both are facts of the moment, and the newest replaces all before."""
+PROGRESS_MANY = 500
+"""Runs whose progress is 5 ms of writing. Of 5,000 that run at once each is written every ten seconds."""
 GROWTH_SECONDS = 60.0
 """How often sizes are counted anew, while reports change them."""
 
@@ -54,7 +56,9 @@ class Store:
         self._reader = ThreadPoolExecutor(1, "store-reader")
         self._broadcast = Broadcast()
         self._seen: Latest[datetime] = Latest(self._write_seen, every=SEEN_SECONDS)
-        self._progress: Latest[tuple[str, RunProgress]] = Latest(self._write_progress, every=PROGRESS_SECONDS)
+        self._progress: Latest[tuple[str, RunProgress]] = Latest(
+            self._write_progress, every=PROGRESS_SECONDS, many=PROGRESS_MANY
+        )
         self._growth: Latest[datetime] = Latest(self._write_growth, every=GROWTH_SECONDS)
 
     @classmethod

@@ -21,11 +21,19 @@ MAX_KEYS: Final = 50_000
 
 
 class Latest(Generic[V]):
-    """Newest value by key; ``write`` gets them at most once ``every`` seconds."""
+    """Newest value by key; ``write`` gets them at most once ``every`` seconds.
 
-    def __init__(self, write: Callable[[Mapping[str, V]], Awaitable[None]], *, every: float) -> None:
+    A write of more than ``many`` is followed by a rest that is as many times longer: ten times as many keys are then
+    written a tenth as often, and the store writes no more than it does for ``many``.
+    """
+
+    def __init__(
+        self, write: Callable[[Mapping[str, V]], Awaitable[None]], *, every: float, many: int = MAX_KEYS
+    ) -> None:
         self._write = write
         self._every = every
+        self._many = many
+        self._rest = every
         self._values: dict[str, V] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._writing: set[asyncio.Task[None]] = set()
@@ -37,7 +45,7 @@ class Latest(Generic[V]):
             self._values[key] = value
         if self._timer is None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(max(loop.time(), self._written + self._every), self._start)
+            self._timer = loop.call_at(max(loop.time(), self._written + self._rest), self._start)
 
     def pop(self, key: str) -> None:
         """Forget a key that something newer replaces."""
@@ -59,6 +67,7 @@ class Latest(Generic[V]):
 
     async def _flush(self) -> None:
         values, self._values = self._values, {}
+        self._rest = self._every * max(1, len(values) / self._many)
         if values:
             with contextlib.suppress(DirectorError):
                 await self._write(values)
