@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from client import borgmatic
+from client import borgmatic, runner
 from client.clock import SystemClock
 from client.runner import BATCH_LINES, Runner
 from client.turns import Turns
@@ -105,6 +105,18 @@ async def test_a_warning_makes_the_run_warned_and_keeps_its_statistics(tmp_path)
     assert [(one.repository, one.archive, one.files, one.repository_size) for one in finished.statistics] == [
         ("nas", "a-1", 3, 99)
     ]
+
+
+async def test_progress_says_since_when_it_counts_and_each_repository_begins_at_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "PROGRESS_SECONDS", 0.0)
+    on = Machine(tmp_path, "writes-to-two")
+
+    await on.run()
+
+    one, two, three, four = (progress for progress in on.progress if progress.files)
+    assert [progress.files for progress in (one, two, three, four)] == [1, 20, 2, 20]
+    assert one.since == two.since == one.at
+    assert three.since == four.since == three.at
 
 
 async def test_log_lines_come_in_numbered_batches_and_all_of_them(tmp_path):
