@@ -118,8 +118,19 @@ _URL_CREDENTIALS = re.compile(
 )
 _TOKEN = re.compile(r"\bbd1-(?:token|enroll|viewer)\.[A-Za-z0-9_=.:/-]+")
 
+_ASSIGNED = re.compile(
+    r"(?P<name>passphrase|password|passwd|pgpass|secret|token|(?:api|access|secret|private)[_-]?key)="
+    r"(?P<value>\"[^\"\n]{0,4096}\"|'[^'\n]{0,4096}'|[\"']?[^\s\"'&;,)\]}]+)",
+    re.IGNORECASE,
+)
+"""As in ``PGPASSWORD=…`` before a command, ``--password=…`` after it, and ``?token=…``: what hooks and tools print."""
+
 
 def scrub(text: str) -> str:
-    """Return ``text`` without passwords in URLs and without our own tokens: the one place where that is done."""
+    """Return ``text`` without passwords in URLs, our own tokens and what is assigned to a secret's name.
+
+    The one place where that is done.
+    """
     text = _URL_CREDENTIALS.sub(r"\g<scheme>\g<user>:***@", text)
+    text = _ASSIGNED.sub(r"\g<name>=***", text)
     return _TOKEN.sub("bd1-token.***", text)

@@ -28,7 +28,7 @@ _KEPT: Final = frozenset("\n\t")
 def shown(text: str, limit: int = MAX_SHOWN) -> str:
     """Return foreign text fit to be seen: no secret in a url, nothing that hides or reorders, and bounded."""
     rest = len(text) - limit
-    if "://" in text or "bd1-" in text:
+    if "://" in text or "bd1-" in text or "=" in text:
         # Before it is cut, so that a password is known by what follows it; within bounds, for text may be long.
         text = scrub(text[: limit + _BEYOND])
     clipped = text[:limit]

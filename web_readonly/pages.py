@@ -164,7 +164,7 @@ def dump(value: Any) -> bytes:
 def _scrubbed(value: Any) -> Any:
     match value:
         case str():
-            return scrub(value) if "://" in value or "bd1-" in value else value
+            return scrub(value) if "://" in value or "bd1-" in value or "=" in value else value
         case dict():
             return {key: _scrubbed(one) for key, one in value.items()}
         case list():

@@ -257,11 +257,19 @@ def configure_logging(*, verbose: bool = False) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
             structlog.processors.format_exc_info,
+            _scrubbed,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(10 if verbose else 20),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )
+
+
+def _scrubbed(_logger: Any, _method: str, event: Any) -> Any:
+    """A line of the log says no secret, whoever wrote it and whatever it quotes."""
+    from schema.errors import scrub
+
+    return {key: scrub(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def _jsonable(value: Any) -> Any:
