@@ -80,6 +80,8 @@ class BusyHour(Shown):
     """An hour in which many runs start. ``names`` are some of the backups."""
 
     at: Moment
+    alike: tuple[Moment, ...] = ()
+    """The same hour of other days, on which as many start by the same schedules."""
     starts: int
     schedules: tuple[str, ...] = ()
     names: tuple[str, ...] = ()

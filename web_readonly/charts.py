@@ -172,17 +172,22 @@ WIDE: Final = 1_000
 
 
 def heaps(crowd: Sequence[Crowd], *, since: datetime, until: datetime) -> tuple[Heap, ...]:
-    """Return the columns; the highest reaches the top, and one run of many can still be seen."""
+    """Return the columns; the highest reaches the top, and one run of many can still be seen.
+
+    The height grows with the square root, so that a quiet hour is not nothing beside a busy one.
+    """
     most = max((max(sum(one.started.values()), one.due) for one in crowd), default=0)
     paths: dict[str, list[str]] = {}
     width = WIDE * (timedelta(minutes=10) / (until - since))
     for one in crowd:
         x = WIDE * _share(one.at, since, until) / 100
         level = float(TALL)
+        whole = sum(one.started.values()) or one.due
+        tallest = TALL * (whole / most) ** 0.5
         columns = [(tones.of_started(name).tone, one.started.get(name, 0)) for name in _ORDER]
         for tone, number in [*columns, ("due", 0 if one.started else one.due)]:
             if number:
-                tall = min(level, max(TALL * number / most, 6.0))
+                tall = min(level, max(tallest * number / whole, 6.0))
                 level -= tall
                 paths.setdefault(tone, []).append(f"M{x:.1f} {level + tall:.0f}v-{tall:.0f}h{width:.1f}v{tall:.0f}z")
     return tuple(Heap(tone, "".join(path)) for tone, path in paths.items())
@@ -234,14 +239,11 @@ class LineChart(NamedTuple):
     days: tuple[Day, ...]
 
 
-SIZES: Final = ("original", "compressed", "deduplicated", "repository")
-
-
-def growth(days: Sequence[Growth], *, names: Sequence[str] = SIZES) -> LineChart:
-    """Return sizes over days, from nothing to the largest. What was never known is left out."""
+def growth(days: Sequence[Growth], names: Sequence[str], *, dates: int = 7) -> LineChart:
+    """Return sizes (or ``archives``) over days, from nothing to the largest. What was never known is left out."""
     values = {name: [_value(day, name) for day in days] for name in names}
     values = {name: each for name, each in values.items() if any(each)}
-    scale, top = _scale(max((max(each) for each in values.values()), default=0), sizes=names != ("archives",))
+    scale, top = _scale(max((max(each) for each in values.values()), default=0), sizes="archives" not in names)
     since = datetime.combine(days[0].day, datetime.min.time(), UTC) if days else datetime(2000, 1, 1, tzinfo=UTC)
     until = datetime.combine(days[-1].day, datetime.min.time(), UTC) if days else since
     until = max(until, since + timedelta(days=1))
@@ -261,7 +263,7 @@ def growth(days: Sequence[Growth], *, names: Sequence[str] = SIZES) -> LineChart
         for at, day in enumerate(days)
     ]
     hits = tuple(Day(round(x - width / 2, 1), round(width, 1), title) for x, title in zip(xs, titles, strict=True))
-    return LineChart(lines, scale, _dates(since, until), hits)
+    return LineChart(lines, scale, _dates(since, until, most=dates), hits)
 
 
 def _value(day: Growth, name: str) -> int:
@@ -288,11 +290,14 @@ def _scale(largest: int, *, sizes: bool) -> tuple[tuple[Tick, ...], float]:
     )
 
 
-def _dates(since: datetime, until: datetime) -> tuple[Tick, ...]:
+def _dates(since: datetime, until: datetime, *, most: int) -> tuple[Tick, ...]:
     length = (until - since).days
-    every = next((one for one in (1, 2, 7, 14, 30, 60, 120) if length / one <= 7), 365)
-    days = [since + timedelta(days=number) for number in range(0, length + 1, every)]
-    return tuple(Tick(across(day, since, until), f"{day.day} {day:%b}") for day in days)
+    if most <= 2:
+        return Tick("0%", f"{since.day} {since:%b}"), Tick("100%", f"{until.day} {until:%b}")
+    every = next((one for one in (1, 2, 7, 14, 30, 60, 120) if length / one <= most), 365)
+    # Counted from the last day, which is the one that is asked for.
+    days = [until - timedelta(days=number) for number in range(0, length + 1, every)]
+    return tuple(Tick(across(day, since, until), f"{day.day} {day:%b}") for day in reversed(days))
 
 
 # --- A heat map: starts in each hour of the week ----------------------------------------------------------------------

@@ -15,7 +15,7 @@ from schema import assessment
 from schema.errors import TerminalError
 from schema.observed import Outcome
 from schema.status import Following, Page, Phase
-from web_readonly import files, progress
+from web_readonly import files, growth, progress, retention
 from web_readonly.reader import BackupFilter, ClientFilter, EventFilter, InvalidQuery, RunFilter
 from web_readonly.reader.facade import DEFAULT_LIMIT
 from web_readonly.reader.paging import MAX_LIMIT
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from schema.desired import Content
-    from schema.status import BackupStatus, ClientStatus, Evidence, RunStatus
+    from schema.status import ArchiveStatus, BackupStatus, ClientStatus, Evidence, RunStatus
     from web_readonly.reader import Reader
+    from web_readonly.reader.numbers import Standing
 
     Question = Callable[[Reader, "Asked"], "Answer"]
 
@@ -39,6 +40,8 @@ LINES_BEFORE: Final = 20
 """Above the line of a log that a link leads to."""
 OVERVIEW_ROWS: Final = 12
 GROWTH: Final = timedelta(days=90)
+MAX_RETAINED: Final = 4
+"""Repositories of one backup whose archives are held against retention."""
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _PROTECTION: Final = ("protected", "unprotected", "unknown", "without-objective")
 CLIENT_STATES: Final = (
@@ -144,9 +147,11 @@ def overview(reader: Reader, asked: Asked) -> Answer:
     timeline = reader.timeline(
         TimelineFilter(), since=since, until=since + timedelta(days=2), rows=OVERVIEW_ROWS, now=asked.now
     )
+    main = reader.overview(now=asked.now)
     return Answer(
-        reader.overview(now=asked.now),
+        main,
         {
+            "silent": assessment.silent_since(main.source, now=asked.now),
             "running": reader.runs(RunFilter(outcome="running"), limit=5).items,
             "runs": reader.runs(limit=1).items,
             "pending": reader.pending(),
@@ -309,8 +314,23 @@ def backup(reader: Reader, asked: Asked) -> Answer:
     there = page if page.items or after else None
     near = reader.neighbours("backup", name) if there is None else ()
     _found(there, "backup", name, look="/backups for all of them", near=near)
-    runs = reader.runs(RunFilter(backup=name), limit=30).items
-    return Answer(page, {"name": name, "runs": runs, "rows": evidence_rows(page.items)})
+    # Those that need a person come first, whatever page they would stand on.
+    bad = () if after else reader.backups(BackupFilter(backup=name, state="unprotected"), limit=20, now=asked.now).items
+    worst = {one.client for one in bad}
+    rows = (*bad, *(one for one in page.items if one.client not in worst))
+    return Answer(
+        page,
+        {
+            "name": name,
+            "runs": reader.runs(RunFilter(backup=name), limit=30).items,
+            "rows": evidence_rows(rows),
+            "standings": _by_state(reader.standings(backup=name, now=asked.now)),
+        },
+    )
+
+
+def _by_state(standings: Sequence[Standing]) -> dict[str, int]:
+    return {state: sum(one.number for one in standings if one.state == state) for state in _PROTECTION}
 
 
 def placement(reader: Reader, asked: Asked) -> Answer:
@@ -327,8 +347,22 @@ def placement(reader: Reader, asked: Asked) -> Answer:
         {
             "runs": reader.runs(RunFilter(client=of, backup=name), limit=30).items,
             "archives": reader.archives(client=of, backup=name, limit=20).items,
+            "retained": {
+                each.repository: retention.judge(
+                    (one.start for one in _seen(reader, main, each.repository)),
+                    main.retention,
+                    time_zone=main.time_zone,
+                    now=asked.now,
+                )
+                for each in main.evidence[:MAX_RETAINED]
+            },
+            "growth": growth.by_day(reader.samples(client=of, backup=name, since=asked.now - GROWTH)),
         },
     )
+
+
+def _seen(reader: Reader, of: BackupStatus, repository: str) -> Sequence[ArchiveStatus]:
+    return reader.archives(client=of.client, backup=of.backup, repository=repository, limit=MAX_LIMIT).items
 
 
 def evidence_rows(
@@ -347,7 +381,8 @@ def evidence_rows(
 
 def repositories(reader: Reader, asked: Asked) -> Answer:
     """Answer which Borg repositories there are, and how full."""
-    return Answer(reader.repositories(limit=asked.limit(), after=asked.text("after")))
+    page = reader.repositories(limit=asked.limit(), after=asked.text("after"))
+    return Answer(page, {"growth": reader.growth(since=asked.now - GROWTH, until=asked.now)})
 
 
 def repository(reader: Reader, asked: Asked) -> Answer:
@@ -364,6 +399,8 @@ def repository(reader: Reader, asked: Asked) -> Answer:
             "name": name,
             "rows": evidence_rows(users.items, repository=name),
             "more_users": bool(users.next),
+            "wanted": retention.wanted(one.retention for one in users.items),
+            "growth": reader.growth(repository=name, since=asked.now - GROWTH, until=asked.now),
             "archives": reader.archives(repository=name, limit=15).items,
         },
     )

@@ -72,15 +72,22 @@ def _bunches(connection: Connection, repository: str) -> tuple[list[Bunch], int,
 
 
 def _busiest(connection: Connection, hours: list[Counter[Bunch]], *, since: datetime) -> tuple[BusyHour, ...]:
-    order = sorted((number for number, hour in enumerate(hours) if hour), key=lambda at: (-hours[at].total(), at))
+    """Return the busiest hours; what is the same every night is one of them."""
+    alike: dict[tuple[int, int, tuple[str, ...]], list[int]] = defaultdict(list)
+    for number, hour in enumerate(hours):
+        if hour:
+            schedules = tuple(dict.fromkeys(bunch.cron for bunch, _ in hour.most_common()))[:3]
+            alike[hour.total(), (since.hour + number) % 24, schedules].append(number)
+    order = sorted(alike.items(), key=lambda one: (-one[0][0], one[1][0]))
     return tuple(
         BusyHour(
-            at=since + number * HOUR,
-            starts=hours[number].total(),
-            schedules=tuple(dict.fromkeys(bunch.cron for bunch, _ in hours[number].most_common(_NAMES)))[:3],
-            names=_names(connection, hours[number]),
+            at=since + numbers[0] * HOUR,
+            alike=tuple(since + number * HOUR for number in numbers[1:]),
+            starts=total,
+            schedules=schedules,
+            names=_names(connection, hours[numbers[0]]),
         )
-        for number in order[:_BUSIEST]
+        for (total, _, schedules), numbers in order[:_BUSIEST]
     )
 
 
