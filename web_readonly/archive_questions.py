@@ -95,6 +95,8 @@ def rows_below(told: ArchiveContents, path: str) -> tuple[Row | None, tuple[Row,
     base = None if path else Row("", "", 0, told.files, told.size)
     below: dict[str, list[DirectoryContents]] = {}
     for one in told.directories:
+        if not one.path:
+            continue  # nothing that a client of ours says; it would be below itself
         below.setdefault(one.path.rpartition("/")[0], []).append(one)
         if path and one.path == path:
             base = Row(one.path, one.path, 0, one.files, one.size)
