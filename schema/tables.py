@@ -292,7 +292,11 @@ evidence = Table(
     Column("compressed_size", BigInteger, nullable=False, default=0),
     Column("deduplicated_size", BigInteger, nullable=False, default=0),
     Column("repository_size", BigInteger, nullable=False, default=0),
-    Index("ix_evidence_repository_url", "repository", "url"),
+    # Repositories are listed from this index alone, however many backups share one.
+    Index(
+        "ix_evidence_repository_url",
+        *("repository", "url", "seen", "available", "newest", "archives", "repository_size", "encryption"),
+    ),
     sqlite_with_rowid=False,
 )
 """One row for each repository that a published backup declares. The sizes are of the newest archive, but

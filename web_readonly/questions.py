@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOG_LINES: Final = 500
+USERS: Final = 50
+"""Backups that the page of a repository shows; the list of backups has all."""
 LINES_BEFORE: Final = 20
 """Above the line of a log that a link leads to."""
 OVERVIEW_ROWS: Final = 12
@@ -392,7 +394,7 @@ def repository(reader: Reader, asked: Asked) -> Answer:
     there = page if page.items or after else None
     near = reader.neighbours("repository", name) if there is None else ()
     _found(there, "repository", name, look="/repositories for all of them", near=near)
-    users = reader.backups(BackupFilter(repository=name), limit=200, now=asked.now)
+    users = reader.backups(BackupFilter(repository=name), limit=USERS, now=asked.now)
     return Answer(
         page,
         {

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, bindparam, case, false, func, literal, or_, select
+from sqlalchemy import JSON, ColumnElement, bindparam, case, false, func, literal, or_, select
 
 from schema import assessment
 from schema.status import ArchiveStatus, BackupStatus, Evidence, OptionOrigin, Page, RepositoryStatus
@@ -207,6 +207,7 @@ def read_repositories(connection: Connection, *, name: str, url: str, limit: int
             func.max(evidence.c.repository_size).label("size"),
             func.min(func.total(evidence.c.archives), 2**62).label("archives"),
             func.max(evidence.c.newest, type_=UtcText).label("newest"),
+            func.json_group_array(evidence.c.client + "/" + evidence.c.backup, type_=JSON).label("users"),
         )
         .group_by(*_PLACE)
         .order_by(*_PLACE)
@@ -220,7 +221,8 @@ def read_repositories(connection: Connection, *, name: str, url: str, limit: int
         here, there = beyond(_PLACE, decode(after, str, str))
         query = query.where(here > there)
     rows = connection.execute(query).mappings().all()
-    items = tuple(_repository(connection, row) for row in rows[:limit])
+    looks = _looks(connection, [(row["repository"], row["url"]) for row in rows[:limit]])
+    items = tuple(_repository(row, looks.get((row["repository"], row["url"]))) for row in rows[:limit])
     return Page(items=items, next=encode([items[-1].name, items[-1].url]) if len(rows) > limit else "")
 
 
@@ -236,22 +238,50 @@ def read_repository_names(connection: Connection, *, limit: int = 200) -> tuple[
     return tuple(names)
 
 
-def _repository(connection: Connection, row: Any) -> RepositoryStatus:
-    here = (evidence.c.repository == row["repository"]) & (evidence.c.url == row["url"])
-    columns = (evidence.c.client, evidence.c.backup, evidence.c.seen, evidence.c.available, evidence.c.message)
-    users = connection.execute(select(*columns).where(here).limit(MAX_USERS)).all()
-    latest = max((user for user in users if user.seen is not None), key=lambda user: user.seen, default=None)
+class _Look(NamedTuple):
+    """The last time that somebody looked into a repository."""
+
+    seen: datetime
+    available: bool | None
+    message: str
+
+
+def _looks(connection: Connection, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], _Look]:
+    """Return the last look into each of these places, which stand one after the other in the index."""
+    if not places:
+        return {}
+    first, last = beyond(_PLACE, places[0]), beyond(_PLACE, places[-1])
+    # With max() SQLite gives the other columns of the row that has it.
+    query = select(*_PLACE, func.max(evidence.c.seen, type_=UtcText).label("seen"), evidence.c.available)
+    query = query.where(first[0] >= first[1], last[0] <= last[1]).group_by(*_PLACE)
+    return {
+        (row.repository, row.url): _Look(row.seen, row.available, _message(connection, row))
+        for row in connection.execute(query)
+        if row.seen is not None
+    }
+
+
+def _message(connection: Connection, look: Any) -> str:
+    """Return why a repository could not be read; the index tells whether it could, and the rows why not."""
+    if look.available is not False:
+        return ""
+    here = (evidence.c.repository == look.repository) & (evidence.c.url == look.url) & (evidence.c.seen == look.seen)
+    query = select(evidence.c.message).where(here, evidence.c.available.is_(False)).limit(1)
+    return connection.execute(query).scalar() or ""
+
+
+def _repository(row: Any, look: _Look | None) -> RepositoryStatus:
     return RepositoryStatus(
         name=row["repository"],
         url=row["url"],
         encryption=row["encryption"],
         size=row["size"],
         archives=int(row["archives"]),
-        available=latest.available if latest else None,
-        message=latest.message if latest else "",
-        seen=latest.seen if latest else None,
+        available=look.available if look else None,
+        message=look.message if look else "",
+        seen=look.seen if look else None,
         newest=row["newest"],
-        users=tuple(sorted(f"{user.client}/{user.backup}" for user in users)),
+        users=tuple(sorted(row["users"])[:MAX_USERS]),
     )
 
 

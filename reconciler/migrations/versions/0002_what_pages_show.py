@@ -55,6 +55,13 @@ def upgrade() -> None:
         op.drop_index(f"ix_events_{column}", "events")
     for column in ("client", "reason", "actor"):
         op.create_index(f"ix_events_{column}", "events", [column, "at"], unique=False)
+    op.drop_index("ix_evidence_repository_url", "evidence")
+    op.create_index(
+        "ix_evidence_repository_url",
+        "evidence",
+        ["repository", "url", "seen", "available", "newest", "archives", "repository_size", "encryption"],
+        unique=False,
+    )
     op.create_index(
         "ix_observed_heads",
         "observed",
