@@ -107,6 +107,8 @@ class WebTable(_Table):
     """The header in which a proxy tells who has logged in there, e.g. `X-Forwarded-User`."""
     proxy_addresses: tuple[str, ...] = ()
     """Networks of the proxies that are believed: that header, X-Forwarded-For and X-Forwarded-Proto."""
+    open_badges: bool = False
+    """Show badges to everybody who reaches `address`, without a login and inside the pages of other sites."""
     certificate_file: Path | None = None
     """Serve https: the chain, in PEM."""
     key_file: Path | None = None

@@ -57,6 +57,7 @@ def prepare(settings: DirectorSettings, address: Address) -> tuple[Access, Viewe
         users={name: Password.parse(text) for name, text in web.users.items()},
         proxy_header=web.proxy_header,
         proxies=Proxies.parse(web.proxy_addresses),
+        open_badges=web.open_badges,
     )
     return access, ViewersFile(file), context
 

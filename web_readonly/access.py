@@ -54,6 +54,8 @@ class Access:
     users: Mapping[str, Password] = field(default_factory=dict)
     proxy_header: str = ""
     proxies: Proxies = field(default_factory=Proxies)
+    open_badges: bool = False
+    """Whether badges are for everybody, also inside the pages of other sites."""
 
     def welcomes(self, hosts: Sequence[str]) -> bool:
         """Whether a request under these names (its ``Host`` headers) is meant for this dashboard."""

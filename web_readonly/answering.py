@@ -6,6 +6,7 @@ The event loop, which a director may share, only moves bytes.
 from __future__ import annotations
 
 import asyncio
+import difflib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,7 @@ from web_readonly.caching import Body, Cache, make_body
 from web_readonly.pages import as_json, dump
 from web_readonly.questions import Asked, NotFound
 from web_readonly.reader import InvalidQuery, StoreUnavailable
-from web_readonly.views import API
+from web_readonly.views import API, VIEWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,8 +163,9 @@ class Answering:
             response.headers["Allow"] = "GET, HEAD"
             return response
         except web.HTTPNotFound:
-            hint = "start at the overview: /" if not request.path.startswith(API) else f"start at {API}/overview"
-            return self.error(request, 404, "Not found", f"there is no page at {request.path[:200]}", hint)
+            return self.error(
+                request, 404, "Not found", f"there is no page at {request.path[:200]}", _meant(request.path)
+            )
         except web.HTTPException as error:
             return self.error(request, error.status, error.reason, "the request cannot be answered", "")
         except Exception:  # noqa: BLE001 - whatever it is, the answer names no detail, and the log all
@@ -179,6 +181,17 @@ class Answering:
             return as_response(body, "application/json", status=status)
         body = self._pages.error(status=status, title=title, message=message, hint=hint, now=self._now())
         return as_response(body, "text/html", status=status)
+
+
+def _meant(path: str) -> str:
+    """Return which page may have been meant by a path that leads nowhere."""
+    prefix = API if path.startswith(API) else ""
+    word = path.removeprefix(prefix).strip("/").partition("/")[0][:40]
+    known = {view.path.split("/")[1] for view in VIEWS} - {""}
+    close = difflib.get_close_matches(word, sorted(known - {word}), n=1, cutoff=0.7)
+    if close:
+        return f"did you mean {prefix}/{close[0]}?"
+    return f"start at {API}/overview" if prefix else "start at the overview: /"
 
 
 def read_request(request: web.Request, *, filters: tuple[str, ...], now: datetime) -> Asked:

@@ -175,9 +175,11 @@ def _welcomes(access: Access, request: web.Request) -> bool:
     return request.path == "/livez" or access.welcomes(request.headers.getall("Host", []))
 
 
-async def _put_headers(_: web.Request, response: web.StreamResponse) -> None:
+async def _put_headers(request: web.Request, response: web.StreamResponse) -> None:
     for name, value in HEADERS.items():
         response.headers[name] = value
+    if request.path.startswith("/badge/") and request.app[_ACCESS].open_badges:
+        response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     response.headers.pop("Server", None)
 
 

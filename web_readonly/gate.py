@@ -99,7 +99,7 @@ class Gate:
                 "the dashboard is open to this machine only, and a proxy may bring others",
                 'say in director.toml how they log in, [web] login = "always", or that the proxy asks them: "never"',
             )
-        if not self._access.asks:
+        if not self._access.asks or (self._access.open_badges and request.path.startswith("/badge/")):
             return await handler(request)
         if rules.names_itself(self._access, facts) and not self._told_of_header:
             self._told_of_header = True

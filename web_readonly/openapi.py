@@ -59,6 +59,7 @@ _FILTERS: Final[dict[str, Schema]] = {
     "since": _text(f"Not older than this: {_MOMENT}", format="moment"),
     "until": _text(f"Not newer than this: {_MOMENT}", format="moment"),
     "day": _text("The whole of this day in UTC, instead of a day before and after now", format="day"),
+    "path": _text("Only this file or directory of the archive"),
     "days": _number("How far back", least=1, most=MAX_DAYS),
     "limit": _number("How many at once", least=1, most=MAX_LIMIT),
     "after": _text("Go on after this: the `next` of the part before", format="cursor"),
@@ -77,6 +78,7 @@ _FILTERS: Final[dict[str, Schema]] = {
         },
     },
 }
+_TURNED_AWAY: Final = ("401", "403", "421", "429")
 _STATES: Final = {
     "/clients": _word("Only clients that stand so", CLIENT_STATES),
     "/backups": _word("Only backups that stand so", BACKUP_STATES),
@@ -104,6 +106,7 @@ _TAGS: Final = {
     "labels": "clients",
     "tokens": "trust",
     "lockouts": "trust",
+    "store": "about",
 }
 
 
@@ -165,7 +168,7 @@ def _operation(view: View) -> Schema:
         },
         "content": {"application/json": {"schema": {"$ref": model} if model else {"type": "object"}}},
     }
-    statuses = ["304", "400", "401", "421", "429", "500", "503"]
+    statuses = ["304", "400", *_TURNED_AWAY, "500", "503"]
     if "{" in view.path:
         statuses.append("404")
     return {
@@ -222,7 +225,7 @@ def _itself() -> Schema:
                 "headers": {"ETag": {"$ref": "#/components/headers/ETag"}},
                 "content": {"application/json": {"schema": {"type": "object", "required": ["openapi", "paths"]}}},
             },
-            **_refused(["304", "400", "401", "421", "429", "500"]),
+            **_refused(["304", "400", *_TURNED_AWAY, "500"]),
         },
     }
 
@@ -243,7 +246,7 @@ def _badge(path: str) -> Schema:
             },
             **({"404": {"description": "A badge that says so", "content": picture}} if "{" in path else {}),
             "304": {"$ref": "#/components/responses/304"},
-            **{status: _PAGES[status] for status in ("400", "401", "421", "429", "500", "503")},
+            **{status: _PAGES[status] for status in ("400", *_TURNED_AWAY, "500", "503")},
         },
     }
 
@@ -255,7 +258,7 @@ def _plain(name: str, summary: str) -> Schema:
         "tags": ["monitoring"],
         "responses": {
             "200": {"description": "The text", "content": {"text/plain": {"schema": {"type": "string"}}}},
-            **{status: _PAGES[status] for status in ("401", "421", "429", "500")},
+            **{status: _PAGES[status] for status in (*_TURNED_AWAY, "500")},
         },
     }
 
@@ -293,6 +296,7 @@ _HEADERS: Final = {
 _WHY: Final = {
     "400": "A filter is unknown, or makes no sense; the hint says what does. As text: the request is too large",
     "401": "The dashboard asks who is there",
+    "403": "The dashboard is open to its own machine only, and a proxy brought this request",
     "404": "There is no such thing, or it was forgotten by age",
     "421": "The dashboard was asked for under a name that is not its own",
     "429": "Too many failed logins from this address",

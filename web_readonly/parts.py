@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from schema.errors import Problem
 from schema.scalars import Moment
 from schema.status import Growth, LockoutStatus, Page, PendingClient, Sample, Shown, TokenStatus
+from web_readonly import archive_questions, questions
 from web_readonly.questions import Answer, Asked, NotFound
 from web_readonly.reader import InvalidQuery
 
 if TYPE_CHECKING:
     from web_readonly.reader import Reader
     from web_readonly.reader.facets import Facet
+    from web_readonly.retention import Retained
 
 DAYS: Final = 90
 MAX_DAYS: Final = 400
@@ -52,6 +55,39 @@ class DesiredStatus(Shown):
     """When the desired state that it applied expires."""
     dropped_events: int = 0
     """Reports that its outbox had no room for."""
+
+
+class RuleShown(Shown):
+    """One rule of retention, and the archives that it keeps now."""
+
+    name: str
+    declared: int
+    """How many it wants; -1: without end."""
+    kept: tuple[Moment, ...]
+
+
+class RetainedShown(Shown):
+    """The archives of a backup in one repository, by the rule that keeps them."""
+
+    repository: str
+    rules: tuple[RuleShown, ...]
+    leaving: tuple[Moment, ...]
+    """What no rule keeps: the next prune removes it."""
+    most: int
+    """The number of archives when every rule has its number; -1: without end."""
+
+
+class RestoreShown(Shown):
+    """How to restore an archive: what to type as root on its machine. Empty where that is not known."""
+
+    extract: str = ""
+    list: str = ""
+    mount: str = ""
+    unmount: str = ""
+    browse: str = ""
+    restore_databases: str = ""
+    resource: str = ""
+    """The same as a ``Restore`` resource."""
 
 
 def pending(reader: Reader, _: Asked) -> Answer:
@@ -120,6 +156,33 @@ def samples(reader: Reader, asked: Asked) -> Answer:
         raise NotFound(f"there is no backup '{of[:200]}/{name[:200]}'", hint=hint)
     since = asked.now - timedelta(days=days(asked))
     return Answer(Page[Sample](items=reader.samples(client=of, backup=name, since=since)))
+
+
+def retained(reader: Reader, asked: Asked) -> Answer:
+    """Answer which rule keeps which archive of one backup, in each of its repositories."""
+    judged: dict[str, Retained] = dict(questions.placement(reader, asked).beside["retained"])
+    shown = tuple(
+        RetainedShown(
+            repository=repository,
+            rules=tuple(RuleShown(**rule._asdict()) for rule in one.rules),
+            leaving=one.leaving,
+            most=one.most,
+        )
+        for repository, one in judged.items()
+    )
+    return Answer(Page[RetainedShown](items=shown))
+
+
+def restore(reader: Reader, asked: Asked) -> Answer:
+    """Answer how to restore one archive, all of it or the path that was asked for."""
+    beside = archive_questions.archive(reader, asked).beside
+    commands = {} if beside["commands"] is None else asdict(beside["commands"])
+    return Answer(RestoreShown(**commands, resource=beside["resource"]))
+
+
+def store(reader: Reader, _: Asked) -> Answer:
+    """Answer how large the store is, and how far back it goes."""
+    return Answer(reader.facts())
 
 
 def growth(reader: Reader, asked: Asked) -> Answer:

@@ -31,8 +31,9 @@ from schema.status import (
 from schema.timeline import NextStart, Schedule, Timeline
 from web_readonly import archive_questions, parts, questions, time_questions
 from web_readonly.files import FileShown
-from web_readonly.parts import DesiredStatus, FacetShown
+from web_readonly.parts import DesiredStatus, FacetShown, RestoreShown, RetainedShown
 from web_readonly.questions import Answer
+from web_readonly.reader.facets import StoreFacts
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -209,6 +210,14 @@ VIEWS: Final = (
     View("/labels", parts.labels, answers=Page[FacetShown]),
     View("/reasons", parts.reasons, answers=Page[FacetShown]),
     View("/clients/{client}/desired", parts.desired, answers=DesiredStatus),
+    View("/store", parts.store, answers=StoreFacts),
+    View("/backups/{client}/{backup}/retention", parts.retained, answers=Page[RetainedShown]),
+    View(
+        "/archives/{client}/{backup}/{repository}/{archive}/restore",
+        parts.restore,
+        filters=("path",),
+        answers=RestoreShown,
+    ),
     View("/source/{revision}/problems", parts.problems, answers=Page[Problem]),
     View("/backups/{client}/{backup}/samples", parts.samples, filters=("days",), answers=Page[Sample]),
     View("/growth", parts.growth, filters=("repository", "url", "days"), answers=Page[Growth]),
