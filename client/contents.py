@@ -77,7 +77,13 @@ class Listings:
     async def _list(self, job: Job, report: ArchiveContents, locks: tuple[int, ...]) -> ArchiveContents:
         scrub = Scrubber(borgmatic.opened_secrets(self._state))
         tree = ArchiveTree()
-        errors = Reader(on_line=lambda _: None, on_progress=lambda _: None, now=lambda: report.at, scrub=scrub)
+        first: list[str] = []
+        errors = Reader(
+            on_line=lambda line: first.extend([line.message][len(first) :]),
+            on_progress=lambda _: None,
+            now=lambda: report.at,
+            scrub=scrub,
+        )
         group, output = await borgmatic.start(
             self._arguments(job, report),
             environment=self._environment,
@@ -104,6 +110,8 @@ class Listings:
         if code != 0:
             await ssh.explain(errors, job, config=self._config, environment=self._environment, only=report.repository)
             reason, hint = errors.reason(code)
+            if not errors.reasons and first:
+                reason = first[0]  # Borg's own words; what borgmatic makes of them comes after
             return report.model_copy(update={"message": (f"{reason} ({hint})" if hint else reason)[:MAX_TEXT]})
         return report.model_copy(
             update={

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
@@ -15,7 +15,7 @@ from schema.observed import Archive, ArchiveContents, ArchivesSeen, DirectoryCon
 from tests.web_readonly import seeded
 from tests.web_readonly.crawl import LEFT, Links
 from tests.web_readonly.test_pages import seen
-from tests.web_readonly.visitor import visiting
+from tests.web_readonly.visitor import Visitor, visiting
 from web_readonly.archive_questions import clean_path, rows_below
 from web_readonly.reader import Reader
 
