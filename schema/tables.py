@@ -255,7 +255,7 @@ backups = Table(
     # All that is asked of every backup at once: the pages count from this index alone.
     Index("ix_backups_protected_until", "protected_until", "rpo", "suspended", "newest_archive", "running"),
     # What starts next, over all clients; and how many start when, of each schedule.
-    Index("ix_backups_next_due", "next_due", "running"),
+    Index("ix_backups_next_due", "next_due", "running", "suspended"),
     Index("ix_backups_cron_time_zone_next_due", "cron", "time_zone", "next_due", "suspended"),
     sqlite_with_rowid=False,
 )

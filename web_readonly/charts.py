@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from itertools import dropwhile
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from web_readonly import formats, tones
@@ -239,8 +240,9 @@ class LineChart(NamedTuple):
     days: tuple[Day, ...]
 
 
-def growth(days: Sequence[Growth], names: Sequence[str], *, dates: int = 7) -> LineChart:
+def growth(days: Sequence[Growth], names: Sequence[str], *, dates: int = 6) -> LineChart:
     """Return sizes (or ``archives``) over days, from nothing to the largest. What was never known is left out."""
+    days = list(dropwhile(lambda day: not any(_value(day, name) for name in names), days))
     values = {name: [_value(day, name) for day in days] for name in names}
     values = {name: each for name, each in values.items() if any(each)}
     scale, top = _scale(max((max(each) for each in values.values()), default=0), sizes="archives" not in names)

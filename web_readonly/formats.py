@@ -20,6 +20,8 @@ _BEYOND: Final = 2_048
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _STEPS: Final = ((86_400 * 365, "y"), (86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _KEPT: Final = frozenset("\n\t")
+_NOT_PLAIN: Final = re.compile(r"[^ -~]")
+"""What has to be looked at: most text is plain, and a long log is much of it."""
 
 
 # --- Text -------------------------------------------------------------------------------------------------------------
@@ -33,12 +35,13 @@ def shown(text: str, limit: int = MAX_SHOWN) -> str:
         text = scrub(text[: limit + _BEYOND])
     clipped = text[:limit]
     if not clipped.isprintable():
-        clipped = "".join(map(_visible, clipped))
+        clipped = _NOT_PLAIN.sub(_visible, clipped)
     return f"{clipped}… ({rest:,} more characters)" if rest > 0 else clipped
 
 
-def _visible(character: str) -> str:
+def _visible(match: re.Match[str]) -> str:
     """Return a character, or a picture of one that cannot be seen or changes how its neighbours are read."""
+    character = match[0]
     if character.isprintable() or character in _KEPT:
         return character
     code = ord(character)
@@ -47,6 +50,12 @@ def _visible(character: str) -> str:
     if code == 0x7F:
         return "␡"
     return " " if character.isspace() and code > 0xFF and code not in {0x2028, 0x2029} else f"⟨U+{code:04X}⟩"
+
+
+def middle(text: str, limit: int) -> str:
+    """Return a long name without its middle: names of machines differ at their ends."""
+    half = (limit - 1) // 2
+    return text if len(text) <= limit else f"{text[:half]}…{text[-(limit - 1 - half) :]}"
 
 
 def short(digest: str) -> str:

@@ -78,7 +78,7 @@ def judge(starts: Iterable[datetime], retention: Mapping[str, int | str], *, tim
 
 def most(retention: Mapping[str, int | str]) -> int:
     """Return how many archives the rules keep at most."""
-    numbers = [number for name in _PERIODS if isinstance(number := retention.get(name), int)]
+    numbers = [number for name in _PERIODS if isinstance(number := retention.get(name), int) and number != 0]
     endless = "keep_within" in retention or any(number < 0 for number in numbers)
     return UNLIMITED if endless or not numbers else sum(numbers)
 

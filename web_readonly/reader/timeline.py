@@ -109,7 +109,10 @@ def _candidates(
 
 def _starting(connection: Connection, wanted: TimelineFilter, *, after: datetime, until: datetime) -> Iterable[str]:
     query = select(backups.c.client).where(
-        backups.c.next_due > after, backups.c.next_due < until, backups.c.running == ""
+        backups.c.next_due > after,
+        backups.c.next_due < until,
+        backups.c.running == "",
+        backups.c.suspended.is_(False),
     )
     query = _labelled(query, backups.c.client, wanted).order_by(backups.c.next_due).limit(_CANDIDATES)
     return connection.execute(query).scalars()
@@ -217,7 +220,8 @@ def _crowd(connection: Connection, *, since: datetime, until: datetime, now: dat
     due: dict[str, int] = {}
     if now < until:
         then = func.substr(type_coerce(backups.c.next_due, String), 1, BUCKET)
-        coming = select(then, func.count()).where(backups.c.next_due >= now, backups.c.next_due < until)
+        ahead = (backups.c.next_due >= now, backups.c.next_due < until, backups.c.suspended.is_(False))
+        coming = select(then, func.count()).where(*ahead)
         due = {row[0]: row[1] for row in connection.execute(coming.group_by(then))}
     return tuple(
         Crowd.model_construct(at=_moment(bucket), started=started.get(bucket, {}), due=due.get(bucket, 0))

@@ -44,7 +44,7 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_growth_repository_url_day", "growth", ["repository", "url", "day"], unique=False)
-    op.create_index("ix_backups_next_due", "backups", ["next_due", "running"], unique=False)
+    op.create_index("ix_backups_next_due", "backups", ["next_due", "running", "suspended"], unique=False)
     op.create_index(
         "ix_backups_cron_time_zone_next_due",
         "backups",

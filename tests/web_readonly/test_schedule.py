@@ -1,0 +1,116 @@
+"""The week to come: counted by schedules, true across clock changes, and said where runs meet."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.web_readonly.seeded import HOUR, NOW
+from tests.web_readonly.visitor import visiting
+from web_readonly import starts
+from web_readonly.reader import Reader
+from web_readonly.starts import Bunch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SINCE = NOW.replace(minute=0, second=0)
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def reader(store: Path) -> Iterator[Reader]:
+    found = Reader(store)
+    yield found
+    found.close()
+
+
+def count(*bunches: Bunch, since: datetime = SINCE) -> list[int]:
+    return [hour.total() for hour in starts.by_hour(bunches, since=since)]
+
+
+# --- Pure -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_nightly_backup_starts_seven_times_a_week_in_its_own_zone():
+    hours = count(Bunch("30 1 * * *", "Europe/Berlin", None, 4))
+
+    assert sum(hours) == 28
+    assert {at for at, number in enumerate(hours) if number} == {17 + 24 * day for day in range(7)}
+
+
+def test_a_jitter_moves_the_start_into_the_next_hour():
+    told = datetime(2026, 11, 24, 3, 10, tzinfo=UTC)
+    hours = count(Bunch("50 2 * * *", "UTC", told, 1), Bunch("50 2 * * *", "UTC", None, 1))
+
+    assert [at for at, number in enumerate(hours) if number][:2] == [19, 20]
+    assert starts.shift("50 2 * * *", "UTC", told) == 20 * MINUTE
+
+
+def test_clocks_that_change_neither_lose_nor_double_a_start():
+    before = datetime(2026, 10, 23, 0, 0, tzinfo=UTC)
+
+    assert sum(count(Bunch("30 2 * * *", "Europe/Berlin", None, 1), since=before)) == 7
+
+
+@pytest.mark.parametrize(("cron", "zone"), [("", "UTC"), ("<script>", "UTC"), ("0 1 * * *", "Mars/Base"), ("* *", "")])
+def test_what_is_no_schedule_starts_never(cron, zone):
+    assert starts.starts_after(cron, zone, NOW, until=NOW + 99 * HOUR) == ()
+    assert sum(count(Bunch(cron, zone, NOW, 5))) == 0
+
+
+def test_a_schedule_that_is_due_every_minute_costs_a_bounded_number_of_moments():
+    assert len(starts.due_around("* * * * *", "UTC", NOW.date())) == 3_000
+
+
+# --- Of a store -------------------------------------------------------------------------------------------------------
+
+
+def test_every_backup_with_a_schedule_is_counted_once_a_night(reader):
+    week = reader.schedule(now=NOW)
+
+    assert (week.scheduled, week.suspended, week.by_hand) == (37, 1, 0)
+    assert week.starts == 37 * 7
+    assert len(week.hours) == 168
+    assert week.since == SINCE
+
+
+def test_what_is_the_same_every_night_is_one_busy_hour(reader):
+    (busiest,) = reader.schedule(now=NOW).busiest
+
+    assert (busiest.starts, len(busiest.alike), busiest.schedules) == (37, 6, ("0 1 * * *",))
+    assert len(busiest.names) == 6
+
+
+def test_runs_that_meet_in_one_repository_are_added_up(reader):
+    meetings = reader.schedule(now=NOW).meetings
+
+    cold = next(one for one in meetings if one.repository == "cold")
+    assert (cold.users, cold.starts, cold.measured) == (4, 4, 4)
+    # Four runs of one to twenty-six minutes each.
+    assert 4 * 60 < cold.work < 4 * 26 * 60
+    assert all(one.users > 1 for one in meetings)
+
+
+def test_a_repository_narrows_the_week_to_its_backups(reader):
+    week = reader.schedule(repository="cold", now=NOW)
+
+    assert (week.scheduled, week.starts) == (4, 28)
+    assert {one.repository for one in week.meetings} == {"cold"}
+    assert {one.backup for one in week.next} == {"postgresql"}
+
+
+async def test_the_page_says_when_and_where_runs_pile_up(store):
+    async with visiting(store) as client:
+        html = await (await client.get("/schedule")).text()
+        narrow = await (await client.get("/schedule?repository=nowhere")).text()
+        json = await (await client.get("/api/v1/schedule")).json()
+
+    assert "every day 00:00" in html
+    assert "Tue 00:00 UTC: 37 starts" in html
+    assert "<option>cold</option>" in html
+    assert "No backup with a schedule uses this repository" in narrow
+    assert json["hours"][17] == 37
