@@ -46,25 +46,26 @@ if TYPE_CHECKING:
 _LABEL_KEY = re.compile(r"[A-Za-z0-9./_-]{1,317}", re.ASCII)
 
 _other = approvals.alias("other")
-# Published clients, and those that only a command approved.
-NAMES: Final = union_all(
-    select(
-        clients.c.name,
-        clients.c.public_key,
-        clients.c.labels,
-        clients.c.origin,
-        clients.c.suspended,
-        literal_column("1").label("in_source"),
-    ),
-    select(
-        _other.c.name,
-        literal("", String).label("public_key"),
-        literal_column("'{}'", clients.c.labels.type).label("labels"),
-        literal("", String).label("origin"),
-        literal_column("0", clients.c.suspended.type).label("suspended"),
-        literal_column("0").label("in_source"),
-    ).where(~select(clients.c.name).where(clients.c.name == _other.c.name).exists()),
-).subquery("names")
+_PUBLISHED: Final = select(
+    clients.c.name,
+    clients.c.public_key,
+    clients.c.labels,
+    clients.c.origin,
+    clients.c.suspended,
+    literal_column("1").label("in_source"),
+)
+_UNPUBLISHED: Final = select(
+    _other.c.name,
+    literal("", String).label("public_key"),
+    literal_column("'{}'", clients.c.labels.type).label("labels"),
+    literal("", String).label("origin"),
+    literal_column("0", clients.c.suspended.type).label("suspended"),
+    literal_column("0").label("in_source"),
+).where(~select(clients.c.name).where(clients.c.name == _other.c.name).exists())
+NAMES: Final = union_all(_PUBLISHED, _UNPUBLISHED).subquery("names")
+"""Published clients, and those that only a command approved."""
+_HALVES: Final = (_PUBLISHED.subquery("published"), _UNPUBLISHED.subquery("unpublished"))
+"""The same apart: what asks for all of them is answered in half the time when they are not put together first."""
 
 _NOW: Final = bindparam("now", type_=UtcText)
 KEY: Final = func.coalesce(func.nullif(NAMES.c.public_key, ""), approvals.c.public_key, "")
@@ -92,8 +93,9 @@ _SOURCES: Final = (
     .outerjoin(issued, issued.c.client == NAMES.c.name)
     .outerjoin(observed, observed.c.client == NAMES.c.name)
 )
-_STANDING: Final = NAMES.outerjoin(issued, issued.c.client == NAMES.c.name).outerjoin(
-    observed, observed.c.client == NAMES.c.name
+_STANDINGS: Final = tuple(
+    half.outerjoin(issued, issued.c.client == half.c.name).outerjoin(observed, observed.c.client == half.c.name)
+    for half in _HALVES
 )
 """Without who approved them."""
 _COUNT: Final = (
@@ -221,14 +223,13 @@ def _envelope(connection: Connection, name: str) -> dict[str, Any]:
 def read_content(connection: Connection, client: str) -> Content | None:
     """Return what the newest issued desired state asks of a client."""
     kept = connection.execute(select(issued.c.content).where(issued.c.client == client)).scalar()
-    return None if kept is None else Content.model_validate(kept)
+    return _content(kept)
 
 
 def read_former(connection: Connection, client: str, *, digest: str) -> Content | None:
     """Return the content that a client had applied when the newest was issued, if it has this digest."""
     query = select(issued.c.former).where(issued.c.client == client, issued.c.former_digest == digest)
-    kept = connection.execute(query).scalar() if digest else None
-    return None if kept is None else Content.model_validate(kept)
+    return _content(connection.execute(query).scalar() if digest else None)
 
 
 def read_state(connection: Connection, client: str) -> StateReport | None:
@@ -258,8 +259,12 @@ def count_clients(connection: Connection, *, now: datetime) -> ClientCounts:
         func.count().label("clients"),
         func.sum(case((observed.c.connected.is_(True), 1), else_=0)).label("connected"),
         func.sum(case((observed.c.drifted > 0, 1), else_=0)).label("drifted"),
-    ).select_from(_STANDING)
-    rows = connection.execute(by_heads(query.group_by(FOLLOWING, revision)), {"now": now}).all()
+    ).group_by(FOLLOWING, revision)
+    rows = [
+        row
+        for standing in _STANDINGS
+        for row in connection.execute(by_heads(query.select_from(standing)), {"now": now})
+    ]
     following, held = Counter[str](), defaultdict[str, Counter[str]](Counter)
     for row in rows:
         following[row.following] += row.clients
@@ -280,16 +285,21 @@ def read_troubled(connection: Connection, *, limit: int, away_since: datetime, n
     """Return clients that need a person: refusing, expired, drifted, or away since before ``away_since``."""
     away = and_(func.coalesce(observed.c.connected, 0) == 0, observed.c.last_seen < away_since)
     bad = FOLLOWING.in_([Following.REFUSED.value, Following.STALE.value])
-    query = select(NAMES.c.name).select_from(_STANDING).where(or_(away, bad, observed.c.drifted > 0))
-    urgent = case((FOLLOWING.in_([Following.REFUSED.value]), 0), (away, 1), else_=2)
-    query = by_heads(query.order_by(urgent, NAMES.c.name).limit(limit))
-    return _named(connection, connection.execute(query, {"now": now}).scalars().all(), now=now)
+    urgent = case((FOLLOWING.in_([Following.REFUSED.value]), 0), (away, 1), else_=2).label("urgent")
+    found: list[tuple[int, str]] = []
+    for half, standing in zip(_HALVES, _STANDINGS, strict=True):
+        query = select(urgent, half.c.name).select_from(standing).where(or_(away, bad, observed.c.drifted > 0))
+        query = by_heads(query.order_by(urgent, half.c.name).limit(limit))
+        found += [(row.urgent, row.name) for row in connection.execute(query, {"now": now})]
+    return _named(connection, [name for _, name in sorted(found)[:limit]], now=now)
 
 
 def read_pending(connection: Connection) -> tuple[PendingClient, ...]:
     """Return the keys that wait for approval, the longest waiting first."""
     waiting = connection.execute(select(pending).order_by(pending.c.first_seen)).mappings().all()
-    holder = select(NAMES.c.name, KEY.label("key")).select_from(NAMES.outerjoin(approvals, approvals.c.name == NAMES.c.name))
+    holder = select(NAMES.c.name, KEY.label("key")).select_from(
+        NAMES.outerjoin(approvals, approvals.c.name == NAMES.c.name)
+    )
     named = holder.where(NAMES.c.name.in_({row["name"] for row in waiting}))
     holders = {row.name: row.key for row in connection.execute(named)} if waiting else {}
     return tuple(
@@ -305,6 +315,14 @@ def read_pending(connection: Connection) -> tuple[PendingClient, ...]:
 def fingerprint(key: str) -> str:
     """Return what ``schema.envelope.fingerprint`` does, which the pages may not load: it comes with the keys."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(key.encode()).digest()).rstrip(b"=").decode() if key else ""
+
+
+def _content(kept: Any) -> Content | None:
+    """Return the kept content; None for one of another version that cannot be read any more."""
+    try:
+        return None if kept is None else Content.model_validate(kept)
+    except ValidationError:
+        return None
 
 
 def _state(kept: Any) -> StateReport | None:
