@@ -118,6 +118,7 @@ class Answering:
         """Answer a request with what ``answer`` makes of it in a thread; with 304 to who has it. ``path`` names it."""
         asked = read_request(request, filters=filters, now=self._now())
         loop = asyncio.get_running_loop()
+        began = loop.time()
 
         async def make() -> Body:
             return await loop.run_in_executor(self._threads, answer, asked)
@@ -129,7 +130,7 @@ class Answering:
             raise StoreUnavailable(
                 f"the store did not answer within {ANSWER_SECONDS:.0f} seconds", hint="try again in a moment"
             ) from None
-        return as_kept(request, body, content_type)
+        return as_kept(request, body, content_type, seconds=loop.time() - began)
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -212,7 +213,7 @@ def read_request(request: web.Request, *, filters: tuple[str, ...], now: datetim
     return Asked(now=now, path=dict(request.match_info), query=query)
 
 
-def as_kept(request: web.Request, body: Body, content_type: str) -> web.Response:
+def as_kept(request: web.Request, body: Body, content_type: str, *, seconds: float) -> web.Response:
     """Return an answer, or 304 when the viewer has just these bytes.
 
     The browser may keep it (``private``: no proxy may), and has to ask before each use (``no-cache``), which is when
@@ -231,8 +232,9 @@ def as_kept(request: web.Request, body: Body, content_type: str) -> web.Response
         more = request.rel_url.update_query(after=body.following)
         headers["Link"] = f'<{more}>; rel="next"'
     if body.version:
-        # The only header that a page can read of itself: by it live.js knows which event tells it something new.
-        headers["Server-Timing"] = f'store;desc="{body.version}"'
+        # The only header that a page can read of itself: by it live.js knows which event tells it something new, and
+        # how hard the director worked.
+        headers["Server-Timing"] = f'store;desc="{body.version}";dur={1000 * seconds:.1f}'
     if body.status == _OK and any(known.value in {*tags.values(), "*"} for known in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
     if packs:

@@ -150,7 +150,7 @@ async def test_what_is_not_there_is_a_404_that_helps(store):
 
 async def test_a_filter_that_makes_no_sense_is_a_400_that_says_what_would(store):
     wrong = (
-        ("/clients?colour=red", "its filters are: q, label, state, after"),
+        ("/clients?colour=red", "its filters are: q, label, state, limit, after"),
         ("/clients?state=sleepy", "connected, away, drifted"),
         ("/clients?label=web", "write key=value"),
         ("/clients?label=a'b=c", "is not the key of a label"),
@@ -199,7 +199,7 @@ async def test_a_store_of_another_version_is_a_503(store):
         response = await client.get("/clients")
 
         assert response.status == 503
-        assert "same version" in await response.text()
+        assert "newer than this program" in await response.text()
 
 
 async def test_a_damaged_store_is_a_503(tmp_path):
