@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import structlog
 
-from reconciler.core import dangers, issue, plan, weigh
+from reconciler.core import changes, dangers, excerpts, issue, plan, weigh
 from reconciler.core.build import Build, BuildCache, build
+from reconciler.core.changes import Changes
 from reconciler.core.issue import Issued
 from schema.errors import DirectorError, InvalidSource, Problem, Severity, TerminalError, TransientError
 from schema.resources import Client
@@ -152,6 +153,9 @@ class _Pass:
     head: str = ""
     build: Build | None = None
     commit: Commit | None = None
+    changes: Changes = field(default_factory=Changes)
+    was_published: bool = False
+    """Whether the head was the published revision before: what it changed is known."""
     result: Result = field(default_factory=lambda: Result("failed"))
     is_given_up: bool = False
 
@@ -380,6 +384,10 @@ class Reconciler:
         await self._verify(this.head, acknowledged)
         this.build = await asyncio.to_thread(self._build, this.head)
         this.build.require_ok()
+        this.was_published = this.head == self._status.revision
+        if self._published is not None or not self._status.revision:  # else what was published is not known any more
+            former = {} if self._published is None else self._published.contents
+            this.changes = await asyncio.to_thread(changes.between, former, this.build.contents)
         await asyncio.to_thread(self._weigh, this.head, this.build, acknowledged)
         if self.status.suspended:  # meanwhile
             return self._suspended()
@@ -428,7 +436,10 @@ class Reconciler:
     def _build(self, revision: str) -> Build:
         files = self._source.files(revision)
         built = build(files.files, borgmatic_schema=self._schema, cache=self._cache)
-        return replace(built, problems=(*files.problems, *built.problems)) if files.problems else built
+        if not files.problems and not built.problems:
+            return built
+        contents = {file.path: file.data for file in files.files}
+        return replace(built, problems=excerpts.add_excerpts((*files.problems, *built.problems), contents))
 
     def _weigh(self, head: str, built: Build, acknowledged: frozenset[str]) -> None:
         if self._published is None or head in self._acknowledged:
@@ -539,9 +550,10 @@ class Reconciler:
         conditions = source_conditions(result, now)
         self._status = self._status.model_copy(update={"conditions": tuple(conditions)})
         try:
-            if this.commit is not None and news and result.outcome in {"published", "unchanged", "stalled", "held"}:
+            judged = result.outcome in {"published", "unchanged", "stalled", "held"}
+            if this.commit is not None and news and judged and not this.was_published:
                 await self._records.record_revision(
-                    _revision_status(this.commit, result, now), problems=result.problems
+                    _revision_status(this.commit, result, this.changes, now=now), problems=result.problems
                 )
             if news:
                 _log.info(
@@ -617,7 +629,7 @@ def _count(problems: Sequence[Problem]) -> str:
     return f"{first} (and {len(errors) - 1} more)" if len(errors) > 1 else first
 
 
-def _revision_status(commit: Commit, result: Result, now: datetime) -> RevisionStatus:
+def _revision_status(commit: Commit, result: Result, changed: Changes, *, now: datetime) -> RevisionStatus:
     outcome: Literal["published", "stalled", "held"] = (
         "published" if result.ok else "held" if result.hold else "stalled"
     )
@@ -631,4 +643,6 @@ def _revision_status(commit: Commit, result: Result, now: datetime) -> RevisionS
         reason=result.reason,
         message=result.message,
         changed_clients=len(result.changed),
+        summary=changed.summary,
+        changes=changed.clients,
     )

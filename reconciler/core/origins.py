@@ -43,12 +43,13 @@ class _Source(NamedTuple):
 
 def option_origins(effective: Effective) -> tuple[Place, ...]:
     """Return the place of every option in the backup's file, in its order, as ``render`` writes it."""
-    found: list[Place] = []
-    for place in _origins(effective):
-        found.append(place)
-        if len(found) > MAX_ORIGINS:
-            return tuple(_outermost(effective))[:MAX_ORIGINS]
-    return tuple(found)
+    found = _of_director(effective)
+    for option, sources in _own_options(effective):
+        _walk(option, effective.options[option], sources, found)
+    if len(found) > MAX_ORIGINS:
+        found = [place for place in _of_director(effective) if "." not in place[0]]
+        found += [(option, sources[-1].place) for option, sources in _own_options(effective)]
+    return tuple(found[:MAX_ORIGINS])
 
 
 def retention(effective: Effective) -> dict[str, JsonValue]:
@@ -63,32 +64,30 @@ def retention(effective: Effective) -> dict[str, JsonValue]:
     }
 
 
-def _outermost(effective: Effective) -> Iterator[Place]:
-    return ((option, place) for option, place in _origins(effective, deep=False) if "." not in option)
+def _of_director(effective: Effective) -> list[Place]:
+    """Return the places of what the director writes at the top of a file."""
+    found = [("repositories", _Source(None, effective.backup, ("spec", "repositories")).place)]
+    found += [(f"repositories.{number}", one.origin) for number, one in enumerate(effective.repositories)]
+    return found if effective.options.get("archive_name_format") else [*found, ("archive_name_format", "")]
 
 
-def _origins(effective: Effective, *, deep: bool = True) -> Iterator[Place]:
-    backup = effective.backup
-    yield "repositories", _Source(None, backup, ("spec", "repositories")).place
-    for number, repository in enumerate(effective.repositories):
-        yield f"repositories.{number}", repository.origin
-    if not effective.options.get("archive_name_format"):
-        yield "archive_name_format", ""
+def _own_options(effective: Effective) -> Iterator[tuple[str, list[_Source]]]:
+    """Yield each option that people wrote, with the layers that have it."""
     layers = [_Source(dict(layer.resource.spec.borgmatic), layer, LAYER) for layer in effective.layers]
     for option, value in effective.options.items():
         if option != "repositories" and (value or option != "archive_name_format"):
-            yield from _walk(option, value, _of_key(option, layers), deep=deep)
+            yield option, _of_key(option, layers)
 
 
-def _walk(option: str, value: JsonValue, sources: list[_Source], *, deep: bool) -> Iterator[Place]:
-    """Yield the place of ``value`` and of all that is inside it; of several layers that have it the last one counts."""
-    if not sources:
+def _walk(option: str, value: JsonValue, sources: list[_Source], found: list[Place]) -> None:
+    """Add the place of ``value`` and of all that is inside it; of several layers that have it the last one counts."""
+    if not sources or len(found) > MAX_ORIGINS:
         return
-    yield option, sources[-1].place
-    if deep and isinstance(value, dict):
+    found.append((option, sources[-1].place))
+    if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _walk(f"{option}.{key}", inner, _of_key(key, sources), deep=True)
-    elif deep and isinstance(value, list):
+            _walk(f"{option}.{key}", inner, _of_key(key, sources), found)
+    elif isinstance(value, list):
         indexes = [_by_value(source) for source in sources]
         for number, item in enumerate(value):
             identity = value_identity(item)
@@ -97,7 +96,7 @@ def _walk(option: str, value: JsonValue, sources: list[_Source], *, deep: bool) 
                 for source, index in zip(sources, indexes, strict=True)
                 if identity in index
             ]
-            yield from _walk(f"{option}.{number}", item, having, deep=True)
+            _walk(f"{option}.{number}", item, having, found)
 
 
 def _of_key(key: str, sources: list[_Source]) -> list[_Source]:

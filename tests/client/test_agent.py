@@ -271,6 +271,8 @@ async def test_an_edited_file_is_healed_within_a_tick_and_told(fleet):
     await fleet.until(lambda: "Healed" in fleet.events())
 
     assert fleet.file.read_bytes() == right
+    (healed,) = (event for event in fleet.reports("event") if event["reason"] == "Healed")
+    assert "+edited by hand" in healed["detail"]
 
 
 async def test_an_edited_file_is_only_reported_where_that_is_wanted(fleet):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from reconciler import borgmatic_schema
 from reconciler.gateway import Gateway, GatewaySettings
@@ -21,6 +22,8 @@ from reconciler.store import Store
 from schema.desired import MAX_DESIRED_BYTES, PAYLOAD_TYPE, DesiredState
 from schema.envelope import ClientIdentity, DirectorIdentity, open_envelope
 from schema.errors import TerminalError, TransientError
+from schema.status import ClientChange
+from schema.tables import definitions
 from tests.git_repository import GitRepository
 from web_readonly.reader import Reader
 
@@ -177,6 +180,96 @@ async def test_a_change_of_one_client_issues_to_that_client_alone(world: World) 
     world.git.commit(web=backup("web", "web-1", source="/srv/www"))
     assert (await loop.reconcile()).changed == ("web-1",)
     assert await world.desired("web-2") == before
+
+
+async def test_a_line_that_moves_is_known_at_once_and_sends_nobody_anything(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    await loop.reconcile()
+    before = await world.store.issued_all()
+    world.git.commit(files="# a comment\n" + backup("files", *KEYS))
+
+    assert (await loop.reconcile()).changed == ()
+
+    assert await world.store.issued_all() == before
+    reader = Reader(world.folder / "store.sqlite")
+    shown = reader.backup(client="web-2", backup="files", now=START)
+    reader.close()
+    assert shown is not None
+    assert {one.option: one.place for one in shown.options} == {
+        "repositories": "files.yaml:8",
+        "repositories.0": "nas.yaml:2",
+        "archive_name_format": "",
+        "source_directories": "files.yaml:9",
+        "source_directories.0": "files.yaml:9",
+        "keep_daily": "files.yaml:9",
+    }
+    assert shown.retention == {"keep_daily": 7}
+
+
+async def test_a_backup_that_went_is_described_no_more(world: World) -> None:
+    world.commit_four()
+    await (await world.start()).reconcile()
+    (world.git.directory / "web.yaml").unlink()
+    world.git.commit()
+    await (await world.start()).reconcile()  # also when the director was down meanwhile
+
+    kept = await world.store._read(lambda connection: connection.execute(select(definitions.c.backup)).scalars().all())
+    assert kept == ["files"]
+
+
+async def test_a_revision_keeps_what_it_changed_also_over_a_restart(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    await loop.reconcile()
+    revision = world.git.commit(web=backup("web", "web-1", source="/srv/www"))
+    await loop.reconcile()
+    await (await world.start()).reconcile()
+
+    reader = Reader(world.folder / "store.sqlite")
+    shown, _ = reader.revision(revision) or pytest.fail("the revision is not kept")
+    listed = reader.revisions().items
+    reader.close()
+    assert shown.changes == (ClientChange(client="web-1", change="changed", changed=("web",)),)
+    assert shown.summary == "backup web changed on web-1"
+    assert [one.summary.partition(":")[0] for one in listed] == ["backup web changed on web-1", "clients added"]
+    assert [one.changes for one in listed] == [(), ()]
+
+
+async def test_a_held_revision_says_what_it_would_change(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    await loop.reconcile()
+    revision = world.git.commit(files=backup("files", "web-1"))
+    assert (await loop.reconcile()).outcome == "held"
+
+    reader = Reader(world.folder / "store.sqlite")
+    shown, _ = reader.revision(revision) or pytest.fail("the revision is not kept")
+    reader.close()
+    assert [(one.client, one.removed) for one in shown.changes] == [
+        (name, ("files",)) for name in ("web-2", "web-3", "web-4")
+    ]
+
+
+async def test_problems_are_kept_with_the_lines_around_them(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    await loop.reconcile()
+    bad = world.git.commit(web=backup("web", "web-9"))
+    await loop.reconcile()
+
+    reader = Reader(world.folder / "store.sqlite")
+    _, (problem,) = reader.revision(bad) or pytest.fail("the revision is not kept")
+    source = reader.source()
+    reader.close()
+    assert [(one.number, one.text) for one in problem.excerpt] == [
+        (4, "metadata: {name: web}"),
+        (5, "spec:"),
+        (6, "  clients: [web-9]"),
+        (7, "  repositories: [nas]"),
+        (8, "  borgmatic: {source_directories: [/etc], keep_daily: 7}"),
+    ]
+    assert source.problems == (problem,)
 
 
 async def test_generations_rise_even_when_the_clock_goes_back(world: World) -> None:
