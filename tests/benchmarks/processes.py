@@ -48,7 +48,7 @@ def running(
     command: Sequence[str], *, cores: set[int], environment: Mapping[str, str] | None = None
 ) -> Iterator[Program]:
     """Run a program on these cores, and stop it afterwards."""
-    with _own_cores(cores):
+    with staying_on(cores):
         process = subprocess.Popen(command, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL)
     try:
         yield Program(process)
@@ -81,19 +81,30 @@ def split_cores() -> tuple[set[int], set[int]]:
 
 @contextlib.contextmanager
 def staying_on(cores: set[int]) -> Iterator[None]:
-    """Keep this program to these cores for a while."""
-    with _own_cores(cores):
-        yield
-
-
-@contextlib.contextmanager
-def _own_cores(cores: set[int]) -> Iterator[None]:
+    """Keep this program, and what it starts meanwhile, to these cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[bool]:
+    """Go before everything else on this machine, where that is allowed, with what is started meanwhile; yield whether.
+
+    Else what another program takes of the processor would be counted as ours.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def wait_for(url: str, program: Program) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,6 +56,11 @@ def write(put: Put, fleet: Fleet, newest: Mapping[Place, Run]) -> None:
         "samples",
         "client backup repository at original_size compressed_size deduplicated_size repository_size duration",
         _samples(newest, nights=fleet.nights),
+    )
+    put(
+        "growth",
+        "day repository url original_size compressed_size deduplicated_size repository_size archives",
+        _growth(fleet),
     )
     put(
         "revisions",
@@ -154,6 +160,20 @@ def _samples(newest: Mapping[Place, Run], *, nights: int) -> Iterator[Sequence[A
             for back in range(nights, 0, -1):
                 sizes = size - back * 9_000_000, size * 61 // 100, size // 400, size * 8 // 10
                 yield run.client, run.backup, repository, moment_text(run.started - back * DAY), *sizes, 300.0
+
+
+def _growth(fleet: Fleet) -> Iterator[Sequence[Any]]:
+    """Yield each repository on each day; without a url a repository's sum, and without a repository that of all."""
+    sizes = Counter[tuple[str, str]]()
+    for client, backup in fleet.places:
+        for repository, url in repositories_of(client, backup).items():
+            for place in ((repository, url), (repository, ""), ("", "")):
+                sizes[place] += size_of(client, backup)
+    for back in range(fleet.nights):
+        day = (fleet.moment - back * DAY).date().isoformat()
+        for (repository, url), size in sizes.items():
+            then = size * (1_000 - back) // 1_000
+            yield day, repository, url, then, then * 61 // 100, then // 4, then // 4, ARCHIVES
 
 
 # --- The audit trail --------------------------------------------------------------------------------------------------
