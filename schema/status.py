@@ -308,6 +308,18 @@ class ArchiveStatus(Shown):
     files: int = 0
 
 
+class RestoreCommands(Shown):
+    """What to type as root on the machine to get an archive back, or one path of it. Each is one line."""
+
+    extract: str
+    list: str
+    mount: str
+    unmount: str
+    browse: str
+    restore_databases: str = ""
+    """Empty where the backup has none."""
+
+
 class ArchiveDetail(ArchiveStatus):
     """One archive, with what its client told of what is in it."""
 
@@ -320,6 +332,13 @@ class ArchiveDetail(ArchiveStatus):
     listed_archives: tuple[str, ...] = ()
     """Ids of the archives of the same backup and repository that were looked into, the newest first."""
     contents: ArchiveContents | None = None
+    path: str = ""
+    """The part of it that ``commands`` and ``resource`` bring back; empty: all of it."""
+    configuration: str = ""
+    """borgmatic's file on the machine; empty when the backup is no longer there."""
+    commands: RestoreCommands | None = None
+    resource: str = ""
+    """The same as a ``Restore`` in YAML, for a later version."""
 
 
 class LogEntry(Shown):

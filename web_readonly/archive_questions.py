@@ -35,7 +35,7 @@ class Row:
 
 
 def archive(reader: Reader, asked: Asked) -> Answer:
-    """Answer what is in one archive, and how to restore it, all of it or the path that was asked for."""
+    """Answer what is in one archive, and how it comes back: all of it, or the path that was asked for."""
     client, backup, repository = (asked.path[name] for name in ("client", "backup", "repository"))
     found = reader.archive_detail(client=client, backup=backup, repository=repository, archive=asked.path["archive"])
     if found is None:
@@ -48,22 +48,21 @@ def archive(reader: Reader, asked: Asked) -> Answer:
     file = configuration(content, backup)
     told = found.contents
     base, rows = rows_below(told, path) if told is not None and told.listed else (None, ())
-    commands = None
-    if file and UNKNOWN not in path:
-        commands = restoring.commands(found, file=file, path=path, databases=has_databases(content, backup))
+    known: dict[str, object] = {"path": path, "configuration": file}
+    if UNKNOWN not in path:
+        known["resource"] = restoring.resource(found, path=path)
+        if file:
+            databases = has_databases(content, backup)
+            known["commands"] = restoring.commands(found, file=file, path=path, databases=databases)
     return Answer(
-        found,
+        found.model_copy(update=known),
         {
             "told": told,
-            "path": path,
             "above": path.split("/") if path else [],
             "base": base,
             "rows": rows,
             "largest": [one for one in told.largest if one.path.startswith(f"{path}/") or not path] if told else [],
             "instead": next(iter(found.listed_archives), ""),
-            "file": file,
-            "commands": commands,
-            "resource": "" if UNKNOWN in path else restoring.resource(found, path=path),
         },
     )
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from schema.status import RestoreCommands
 
 if TYPE_CHECKING:
     from schema.status import ArchiveStatus
@@ -20,28 +21,15 @@ _PATTERN_LIKE: Final = re.compile(r"-|[a-z]{2}:")
 _NOT_IN_NAMES: Final = re.compile(r"[^a-z0-9]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Commands:
-    """What to type as root on the machine. Each is one line."""
-
-    extract: str
-    list: str
-    mount: str
-    unmount: str
-    browse: str
-    restore_databases: str
-    """Empty where the backup has none."""
-
-
 def commands(
     archive: ArchiveStatus, *, file: str, path: str = "", databases: bool = False, destination: str = DESTINATION
-) -> Commands:
+) -> RestoreCommands:
     """Return the commands for an archive, or for one path in it. ``file`` is borgmatic's configuration."""
     borgmatic = f"borgmatic --config {quoted(file)}"
     these = f"{_option('repository', archive.repository)} {_option('archive', archive.name)}"
     only = f" {_option('path', as_borg_path(path))}" if path else ""
     folder = quoted(destination)
-    return Commands(
+    return RestoreCommands(
         extract=f"mkdir -m 700 {folder} && {borgmatic} extract {these}{only} --destination {folder}",
         list=f"{borgmatic} list {these}{only}",
         mount=f"mkdir -m 700 {folder} && {borgmatic} mount {these}{only} --mount-point {folder}",

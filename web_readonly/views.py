@@ -31,7 +31,7 @@ from schema.status import (
 from schema.timeline import NextStart, Schedule, Timeline
 from web_readonly import archive_questions, parts, questions, time_questions
 from web_readonly.files import FileShown
-from web_readonly.parts import DesiredStatus, FacetShown, RestoreShown, RetainedShown
+from web_readonly.parts import DesiredStatus, FacetShown, RetainedShown
 from web_readonly.questions import Answer
 from web_readonly.reader.facets import StoreFacts
 
@@ -63,7 +63,9 @@ class View:
     @property
     def summary(self) -> str:
         """What it answers, as the docstring of its question says."""
-        return _first_line(self.question.__doc__ or "").removeprefix("Answer ").removeprefix("with ")
+        said = _first_sentence(self.question.__doc__ or "").removeprefix("Answer ")
+        said = said.removeprefix("with ").removeprefix("for ")
+        return said[:1].upper() + said[1:]
 
     @property
     def api_path(self) -> str:
@@ -76,8 +78,8 @@ class View:
         return tuple(name for name in self.filters if name not in self.page_only)
 
 
-def _first_line(text: str) -> str:
-    return text.partition("\n")[0].strip()
+def _first_sentence(text: str) -> str:
+    return text.partition("\n")[0].partition(". ")[0].strip().removesuffix(".")
 
 
 def _endpoints(_: Reader, __: Asked) -> Answer:
@@ -180,7 +182,6 @@ VIEWS: Final = (
         ("path",),
         section="/archives",
         answers=ArchiveDetail,
-        page_only=("path",),
     ),
     View(
         "/source",
@@ -212,12 +213,6 @@ VIEWS: Final = (
     View("/clients/{client}/desired", parts.desired, answers=DesiredStatus),
     View("/store", parts.store, answers=StoreFacts),
     View("/backups/{client}/{backup}/retention", parts.retained, answers=Page[RetainedShown]),
-    View(
-        "/archives/{client}/{backup}/{repository}/{archive}/restore",
-        parts.restore,
-        filters=("path",),
-        answers=RestoreShown,
-    ),
     View("/source/{revision}/problems", parts.problems, answers=Page[Problem]),
     View("/backups/{client}/{backup}/samples", parts.samples, filters=("days",), answers=Page[Sample]),
     View("/growth", parts.growth, filters=("repository", "url", "days"), answers=Page[Growth]),

@@ -14,7 +14,7 @@ import pytest
 from client.clock import SystemClock
 from client.contents import Listings
 from client.turns import Turns
-from schema.status import ArchiveStatus
+from schema.status import ArchiveStatus, RestoreCommands
 from tests.e2e.test_client_borg import PASSPHRASE, Machine
 from web_readonly import restoring
 
@@ -79,7 +79,7 @@ def typed(machine: Machine, command: str) -> str:
     return ended.stdout
 
 
-def shown(machine: Machine, archive: Archive, *, path: str = "") -> restoring.Commands:
+def shown(machine: Machine, archive: Archive, *, path: str = "") -> RestoreCommands:
     status = ArchiveStatus(
         id=archive.id, name=archive.name, client="web-1", backup="web", repository="nas", start=archive.start
     )

@@ -133,13 +133,16 @@ async def test_the_json_has_all_of_it(seeded_store):
     one = newest(seeded_store, "web-1", "web")
     async with visiting(seeded_store) as visitor:
         answer = await (await visitor.get("/api/v1" + place(one))).json()
-        refused = await visitor.get(f"/api/v1{place(one)}?path=etc")
+        part = await (await visitor.get(f"/api/v1{place(one)}?path=/etc/")).json()
 
     assert (answer["id"], answer["isNewest"], answer["contents"]["listed"]) == (one.id, True, True)
     assert answer["revision"] == seeded.REVISIONS[5]
     assert answer["contents"]["directoryCount"] > 0
     assert {"path", "files", "size"} <= answer["contents"]["directories"][0].keys()
-    assert refused.status == 400
+    assert (answer["path"], answer["configuration"]) == ("", "/etc/borgmatic.d/web.yaml")
+    assert part["path"] == "etc"
+    assert "--path etc" in part["commands"]["extract"]
+    assert "kind: Restore" in part["resource"]
 
 
 # --- What a client could say that is not ours -------------------------------------------------------------------------
