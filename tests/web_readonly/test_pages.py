@@ -225,7 +225,7 @@ async def test_the_source_shows_its_hold_and_each_problem_with_its_place(store):
     assert f"director acknowledge {seeded.REVISIONS[7]}" in text
     assert "profiles/database.yaml:1:1" in text
     assert "Mira Oduya" in text
-    assert "backups/mail.yaml:12:20" in stalled
+    assert seeded.PROBLEMS[0].place in stalled
     assert "did you mean &#39;vault&#39;?" in stalled
 
 
