@@ -333,6 +333,9 @@ def _print_result(result: Row, output: str) -> None:
         for problem in result["problems"]:
             place = ":".join(str(part) for part in (problem["path"], problem["line"], problem["column"]) if part)
             click.echo(f"{one_line(place)}: {problem['severity']}: {one_line(problem['message'])}")
+            for line in problem["excerpt"]:
+                mark = ">" if line["number"] == problem["line"] else " "
+                click.secho(f"  {mark}{line['number']:>5} | {one_line(line['text'])}", dim=mark == " ")
             if problem["hint"]:
                 click.echo(f"  hint: {one_line(problem['hint'])}")
         if result["hint"]:

@@ -308,7 +308,9 @@ async def test_reconcile_waits_and_tells_how_the_pass_ended(house: House) -> Non
     house.git.commit("broken", rest=REST.replace("[nas]", "[nsa]"))
     done = await house.command("reconcile", "--wait")
     assert done.exit_code == 1
-    assert "rest.yaml:11:18: error: there is no Repository 'nsa'\n  hint: did you mean 'nas'?" in done.output
+    assert "rest.yaml:11:18: error: there is no Repository 'nsa'\n" in done.output
+    assert "\n  >   11 |   repositories: [nsa]\n" in done.output
+    assert "\n  hint: did you mean 'nas'?" in done.output
     house.git.commit("mended", rest=REST)
     done = await house.command("reconcile", "--wait", "-o", "json")
     assert (done.exit_code, json.loads(done.stdout)["revision"]) == (0, house.git.head())

@@ -6,7 +6,7 @@ Something of everything: running, failed, warned, lost, overdue, drifted, refuse
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ from schema.observed import (
 from schema.resources import Directories
 from schema.status import Condition, ConditionType, Hold, RevisionStatus, SourceStatus, TokenStatus
 from tests.web_readonly.seeded_contents import contents_of
+from tests.web_readonly.seeded_history import changed, definition, excerpt, seed_growth
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +61,9 @@ NAMES = (
 )
 OWN = {"web": "web", "db": "postgresql", "app": "apps", "mail": "mail"}
 SEALED = "bd1-sealed." + CANARY
+BEHIND = {"app-2", "build-1"}
+"""Have not applied what was issued to them: the first refuses it, the second is slow."""
+OLD_DIGEST = "sha256:" + "0" * 64
 
 CONFIGURATION = """\
 repositories:
@@ -157,7 +161,10 @@ PROBLEMS = (
         hint="did you mean 'vault'?",
         path="backups/mail.yaml",
         line=12,
-        column=20,
+        column=18,
+        excerpt=excerpt(
+            10, "spec:", "  clients: {matchLabels: {role: mail}}", "  repositories: [vualt]", "  schedule: nightly"
+        ),
     ),
     Problem(
         code="unknown-option",
@@ -166,6 +173,14 @@ PROBLEMS = (
         path="backups/web.yaml",
         line=31,
         column=5,
+        excerpt=excerpt(
+            29,
+            "  borgmatic:",
+            "    source_directories: [/etc, /var/www]",
+            "    exclude_cache: true",
+            "    mariadb_databases:",
+            "      - name: shop",
+        ),
     ),
     Problem(
         severity=Severity.WARNING,
@@ -174,6 +189,7 @@ PROBLEMS = (
         path="profiles/database.yaml",
         line=1,
         column=1,
+        excerpt=excerpt(1, "apiVersion: borgmatic.director/v1", "kind: Profile", "metadata: {name: database}"),
     ),
 )
 
@@ -195,7 +211,8 @@ async def seed_source(store: Store, *, now: datetime = NOW) -> None:
                 reason={"stalled": "InvalidSource", "held": "MassChangeHeld"}.get(outcome, ""),
                 message={"stalled": "2 errors", "held": "9 of 34 backups would go"}.get(outcome, ""),
                 changed_clients=0 if outcome in {"stalled", "held"} else 20 - number,
-                summary="web-1: system.yaml +2 -1\nweb-2: system.yaml +2 -1\n",
+                summary="" if outcome == "stalled" else "backup system changed on web-1, web-2",
+                changes=() if outcome == "stalled" else changed("system", "web-1", "web-2"),
             ),
             problems=PROBLEMS if outcome == "stalled" else (),
         )
@@ -243,6 +260,7 @@ async def seed_source(store: Store, *, now: datetime = NOW) -> None:
 
 async def seed_clients(store: Store, *, now: datetime = NOW, names: tuple[str, ...] = NAMES) -> None:
     """Published, issued, and reported."""
+    await seed_former(store, now=now, names=names)
     await store.publish(
         clients=[
             ClientRow(
@@ -278,10 +296,33 @@ async def seed_clients(store: Store, *, now: datetime = NOW, names: tuple[str, .
         issued=[issued(name, now=now) for name in names],
         removed_clients=[],
         removed_backups=[],
+        definitions=[definition(backup) for backup in ("system", *OWN.values())],
         at=now - 7 * DAY,
     )
     for number, name in enumerate(names):
         await seed_client(store, name, number=number, now=now)
+
+
+async def seed_former(store: Store, *, now: datetime, names: tuple[str, ...]) -> None:
+    """What those have applied who do not follow: the newest was issued over it."""
+    for name in BEHIND & set(names):
+        former, at = issued(name, now=now), now - 4 * DAY
+        files = tuple(
+            one.model_copy(update={"content": one.content.replace("keep_daily: 7\n", "keep_daily: 14\n")})
+            for one in content_of(name).files
+        )
+        kept = replace(
+            former,
+            generation=int(at.timestamp() * 1000),
+            digest=OLD_DIGEST,
+            revision=REVISIONS[4],
+            content=content_of(name).model_copy(update={"files": files}),
+        )
+        await store.publish(clients=[], backups=[], issued=[kept], removed_clients=[], removed_backups=[], at=at)
+        report = StateReport(at=at, generation=kept.generation, digest=OLD_DIGEST, revision=REVISIONS[4])
+        await store.ingest(
+            client=name, public_key=public_key(name), epoch="f" * 32, items=[(1, report)], through=1, received=at
+        )
 
 
 def issued(name: str, *, now: datetime) -> Issued:
@@ -314,6 +355,10 @@ async def seed_client(store: Store, name: str, *, number: int, now: datetime) ->
         add_runs(reports, name, backup, offset=timedelta(minutes=3 * number + 17 * place), now=now)
     reports.add(state_of(name, at=last, now=now))
     reports.add(ClientEvent(at=now - 2 * DAY, reason="Applied", message=f"applied revision {REVISIONS[5][:12]}"))
+    if name == "app-3":
+        healed = state_of(name, at=last, now=now).drift[0]
+        message = f"{healed.message}; it was put back"
+        reports.add(ClientEvent(at=now - 7 * HOUR, reason="Healed", message=message, detail=healed.diff))
     await store.ingest(
         client=name, public_key=key, epoch="0" * 32, items=reports.items, through=len(reports.items), received=now
     )
@@ -336,7 +381,7 @@ async def seed_client(store: Store, name: str, *, number: int, now: datetime) ->
 
 def state_of(name: str, *, at: datetime, now: datetime) -> StateReport:
     digest = "sha256:" + hashlib.sha256(name.encode()).hexdigest()
-    behind = name in {"app-2", "build-1"}
+    behind = name in BEHIND
     drift: tuple[Drift, ...] = ()
     if name in {"web-5", "app-3"}:
         wanted = CONFIGURATION.format(url=url(name), client=name, backup="system")
@@ -371,7 +416,7 @@ def state_of(name: str, *, at: datetime, now: datetime) -> StateReport:
     return StateReport(
         at=at,
         generation=int((now - (4 if behind else 2) * DAY).timestamp() * 1000),
-        digest="sha256:" + "0" * 64 if behind else digest,
+        digest=OLD_DIGEST if behind else digest,
         revision=REVISIONS[4] if behind else REVISIONS[5],
         expires=now - HOUR if name == "mail-2" else now + 28 * DAY,
         stale=name == "mail-2",
@@ -558,3 +603,4 @@ async def seed(path: Path, *, now: datetime = NOW) -> None:
         await seed_source(store, now=now)
         await seed_clients(store, now=now)
         await seed_trust(store, now=now)
+    seed_growth(path, now=now)
