@@ -16,6 +16,8 @@ SAMPLES: Final = {
     "run": seeded.run_id("web-3", "web", 0),
     "repository": "vault",
     "revision": seeded.REVISIONS[3],
+    # Of the newest run that made one: the last three failed.
+    "archive": seeded.run_id(seeded.run_id("web-3", "web", 3), "archive") * 2,
 }
 """By the name of a part of a path."""
 
@@ -25,4 +27,5 @@ def address(view: View) -> str:
     return view.path.format(**SAMPLES)
 
 
-PAGES: Final = tuple(address(view) for view in VIEWS if view.template)
+_PART: Final = "/archives/{client}/{backup}/{repository}/{archive}?path=var/www/shop".format(**SAMPLES)
+PAGES: Final = (*(address(view) for view in VIEWS if view.template), _PART)
