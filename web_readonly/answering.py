@@ -85,7 +85,7 @@ class Answering:
 
         async def answer(request: web.Request) -> web.Response:
             read_request(request, filters=(), now=self._now())
-            return as_kept(request, body, "application/json")
+            return as_kept(request, body, "application/json", seconds=0.0)
 
         return answer
 

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from schema.errors import Problem
 from schema.scalars import Moment
 from schema.status import Growth, LockoutStatus, Page, PendingClient, Sample, Shown, TokenStatus
-from web_readonly import archive_questions, questions
+from web_readonly import questions
 from web_readonly.questions import Answer, Asked, NotFound
 from web_readonly.reader import InvalidQuery
 
@@ -75,19 +74,6 @@ class RetainedShown(Shown):
     """What no rule keeps: the next prune removes it."""
     most: int
     """The number of archives when every rule has its number; -1: without end."""
-
-
-class RestoreShown(Shown):
-    """How to restore an archive: what to type as root on its machine. Empty where that is not known."""
-
-    extract: str = ""
-    list: str = ""
-    mount: str = ""
-    unmount: str = ""
-    browse: str = ""
-    restore_databases: str = ""
-    resource: str = ""
-    """The same as a ``Restore`` resource."""
 
 
 def pending(reader: Reader, _: Asked) -> Answer:
@@ -171,13 +157,6 @@ def retained(reader: Reader, asked: Asked) -> Answer:
         for repository, one in judged.items()
     )
     return Answer(Page[RetainedShown](items=shown))
-
-
-def restore(reader: Reader, asked: Asked) -> Answer:
-    """Answer how to restore one archive, all of it or the path that was asked for."""
-    beside = archive_questions.archive(reader, asked).beside
-    commands = {} if beside["commands"] is None else asdict(beside["commands"])
-    return Answer(RestoreShown(**commands, resource=beside["resource"]))
 
 
 def store(reader: Reader, _: Asked) -> Answer:

@@ -122,6 +122,22 @@ async def test_plain_bytes_on_a_tls_port_hurt_nobody(tmp_path, me):
 # --- Beside it ---
 
 
+async def test_wherever_numbers_are_served_they_say_what_the_store_says_too(tmp_path):
+    place = Address(path=str(tmp_path / "metrics.sock"))
+    apart = House(tmp_path, settings=GatewaySettings(listen=(LOOPBACK,), metrics_listen=place))
+    await apart.open()
+
+    async def all_numbers() -> bytes:
+        return apart.gateway.numbers() + b"borgmatic_director_store_readable 1\n"
+
+    apart.gateway.all_numbers = all_numbers
+
+    _, body = await wire_client.get(place, "/metrics")
+    assert 'borgmatic_director_connections{state="open"} 0.0' in body
+    assert "borgmatic_director_store_readable 1" in body
+    await apart.close()
+
+
 async def test_numbers_may_have_a_place_of_their_own(tmp_path, me):
     place = Address(path=str(tmp_path / "metrics.sock"))
     house = House(tmp_path, settings=GatewaySettings(listen=(LOOPBACK,), metrics_listen=place))
