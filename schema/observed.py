@@ -292,7 +292,8 @@ Report = Annotated[
 
 # A person may have typed a secret into a managed file by hand: its value must not travel in a diff, however written.
 _HIDDEN_OPTION = (
-    r"[\"']?[\w-]*(?:pass(?:phrase|word|command|code)?|secret|token|api_key|access_key|ping_url|dsn_key|integration_key|"
+    # Misspelt ones too: whoever writes `pasword:` is shown that line as the fault it is.
+    r"[\"']?[\w-]*(?:pas{1,2}[wpc]\w*|pass|secret|token|api_key|access_key|ping_url|dsn_key|integration_key|"
     r"ping_key|user|url|key)[\"']?"
 )
 _SECRET_OPTION = re.compile(

@@ -90,6 +90,11 @@ class Pages:
             "version": metadata.version("borgmatic-director"),
         }
 
+    def load(self) -> None:
+        """Compile all templates, which takes a second: else the first visitor of each page waits for its own."""
+        for name in self._environment.list_templates():
+            self._environment.get_template(name)
+
     def page(self, view: View, answer: Answer, asked: Asked) -> bytes:
         """Return the page of an answer."""
         filters = {name: asked.query.get(name, ("",))[0] for name in view.filters}
@@ -166,7 +171,7 @@ def _scrubbed(value: Any) -> Any:
         case str():
             return scrub(value) if "://" in value or "bd1-" in value or "=" in value else value
         case dict():
-            return {key: _scrubbed(one) for key, one in value.items()}
+            return {_scrubbed(key): _scrubbed(one) for key, one in value.items()}
         case list():
             return [_scrubbed(one) for one in value]
         case _:
