@@ -6,16 +6,17 @@ Bounded whatever the size of the fleet: the crowd of all runs is counted from in
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import String, false, func, or_, select, type_coerce
+from sqlalchemy import String, bindparam, false, func, or_, select, true, type_coerce
 
 from schema.observed import Outcome
 from schema.status import Page
-from schema.tables import backups, clients, evidence, runs
+from schema.tables import backups, clients, evidence, moment_text, runs
 from schema.timeline import Crowd, DueMark, NextStart, RunSpan, Timeline, TimelineRow
 from web_readonly import starts
 from web_readonly.reader.clients import has_labels
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
 
 LATE: Final = timedelta(minutes=10)
 """A start that is this late is shown as late: before, the report of it may be on its way."""
-LONGEST: Final = timedelta(days=2)
-"""A run that started longer before the window is not looked for."""
+LONGEST: Final = timedelta(hours=12)
+"""A run that started longer before the window is only shown while it runs."""
+OLDEST: Final = timedelta(days=30)
+"""What has been running or late for longer than that comes behind everything else."""
+TEN_MINUTES: Final = timedelta(minutes=10)
 BUCKET: Final = len("2026-11-23T07:4")
 """Characters of a moment that ten minutes have in common."""
 _CANDIDATES: Final = 400
@@ -93,14 +97,14 @@ def _candidates(
         is_running = wanted.outcome == "running"
         yield ran(
             runs.c.outcome.is_(None) if is_running else runs.c.outcome == wanted.outcome,
-            start=since - LONGEST if is_running else since,
+            start=since - OLDEST if is_running else since,
         )
         return
     yield ran(of(Outcome.FAILED))
     yield ran(of(Outcome.LOST))
     if now < until:
-        yield _starting(connection, wanted, after=now - LONGEST, until=now - LATE)
-        yield ran(runs.c.outcome.is_(None), start=since - LONGEST)
+        yield _starting(connection, wanted, after=now - OLDEST, until=now - LATE)
+        yield ran(runs.c.outcome.is_(None), start=since - OLDEST)
     yield ran(of(Outcome.WARNED))
     yield ran()
     if now < until:
@@ -133,15 +137,16 @@ def _spans(
     connection: Connection, names: list[str], outcome: str | None, *, since: datetime, until: datetime
 ) -> dict[str, tuple[RunSpan, ...]]:
     columns = (runs.c.id, runs.c.client, runs.c.backup, runs.c.started, runs.c.finished, runs.c.outcome)
-    here = (runs.c.client.in_(names), runs.c.started >= since - LONGEST, runs.c.started < until)
-    query = select(*columns).where(*here, or_(runs.c.finished.is_(None), runs.c.finished > since))
-    if outcome is not None:
-        query = query.where(runs.c.outcome.is_(None) if outcome == "running" else runs.c.outcome == outcome)
+    theirs = select(*columns).where(runs.c.client.in_(names)).order_by(runs.c.started.desc()).limit(_SPANS)
+    near = theirs.where(runs.c.started >= since - LONGEST, runs.c.started < until)
+    long = theirs.where(runs.c.outcome.is_(None), runs.c.started < since - LONGEST, runs.c.started >= since - OLDEST)
     found: dict[str, list[RunSpan]] = defaultdict(list)
-    rows = connection.execute(query.order_by(runs.c.started.desc()).limit(_SPANS)).mappings() if names else ()
-    for row in rows:
-        ended = None if row["outcome"] is None else Outcome(row["outcome"])
-        found[row["client"]].append(RunSpan.model_construct(**{**row, "outcome": ended}))
+    for row in (*connection.execute(near), *connection.execute(long)) if names else ():
+        kind = row.outcome or "running"
+        if (outcome is None or kind == outcome) and (row.finished is None or row.finished > since):
+            ended = None if row.outcome is None else Outcome(row.outcome)
+            span = RunSpan.model_construct(**{**row._mapping, "outcome": ended})  # noqa: SLF001 - its public name
+            found[row.client].append(span)
     return {name: tuple(reversed(found[name])) for name in names}
 
 
@@ -209,24 +214,54 @@ def uses(repository: str) -> ColumnElement[bool]:
 
 def _crowd(connection: Connection, *, since: datetime, until: datetime, now: datetime) -> tuple[Crowd, ...]:
     started: dict[str, dict[str, int]] = defaultdict(dict)
-    at = func.substr(type_coerce(runs.c.started, String), 1, BUCKET)
-    window = (runs.c.started >= since, runs.c.started < until)
-    ended = select(at, runs.c.outcome, func.count()).where(runs.c.outcome.in_([one.value for one in Outcome]), *window)
-    running = select(at, func.count()).where(runs.c.outcome.is_(None), *window)
-    for bucket, outcome, number in connection.execute(ended.group_by(runs.c.outcome, at)):
+    for bucket, outcome, number in connection.execute(_ENDED, _buckets(since, min(until, now))):
         started[bucket][outcome] = number
+    at = func.substr(type_coerce(runs.c.started, String), 1, BUCKET)
+    running = select(at, func.count()).where(runs.c.outcome.is_(None), runs.c.started >= since, runs.c.started < until)
     for bucket, number in connection.execute(running.group_by(at)):
         started[bucket]["running"] = number
-    due: dict[str, int] = {}
-    if now < until:
-        then = func.substr(type_coerce(backups.c.next_due, String), 1, BUCKET)
-        ahead = (backups.c.next_due >= now, backups.c.next_due < until, backups.c.suspended.is_(False))
-        coming = select(then, func.count()).where(*ahead)
-        due = {row[0]: row[1] for row in connection.execute(coming.group_by(then))}
+    due = {row.bucket: row.number for row in connection.execute(_DUE, _buckets(max(since, now), until))}
     return tuple(
         Crowd.model_construct(at=_moment(bucket), started=started.get(bucket, {}), due=due.get(bucket, 0))
         for bucket in sorted({*started, *due})
     )
+
+
+def _buckets(since: datetime, until: datetime) -> dict[str, str]:
+    """Return the starts of the ten minutes between two moments, for a statement that jumps to each in an index."""
+    number = max(0, -int((since - until) // TEN_MINUTES))
+    return {"buckets": json.dumps([moment_text(since + place * TEN_MINUTES)[:BUCKET] for place in range(number)])}
+
+
+# To jump to each ten minutes and count there costs a third of grouping all runs of a day.
+_bucket = func.json_each(bindparam("buckets")).table_valued("value", name="bucket")
+_outcome = func.json_each(json.dumps([one.value for one in Outcome])).table_valued("value", name="kind")
+
+
+def _within(column: ColumnElement[datetime]) -> ColumnElement[bool]:
+    text = type_coerce(column, String)
+    return (text >= _bucket.c.value) & (text < _bucket.c.value + "~")
+
+
+_STARTED: Final = (
+    select(func.count())
+    .where(runs.c.outcome == _outcome.c.value, _within(runs.c.started))
+    .select_from(runs)
+    .correlate(_bucket, _outcome)
+    .scalar_subquery()
+)
+_ENDED: Final = (
+    select(_bucket.c.value, _outcome.c.value, _STARTED).select_from(_bucket.join(_outcome, true())).where(_STARTED > 0)
+)
+_STARTING: Final = (
+    select(func.count())
+    .where(_within(backups.c.next_due), backups.c.suspended.is_(False))
+    .select_from(backups)
+    .correlate(_bucket)
+    .scalar_subquery()
+    .label("number")
+)
+_DUE: Final = select(_bucket.c.value.label("bucket"), _STARTING).where(_STARTING.element > 0)
 
 
 def _moment(bucket: str) -> datetime:
