@@ -65,6 +65,10 @@ BEHIND = {"app-2", "build-1"}
 """Have not applied what was issued to them: the first refuses it, the second is slow."""
 OLD_DIGEST = "sha256:" + "0" * 64
 
+ENVELOPE = (
+    '{"payloadType":"application/vnd.borgmatic-director.desired-state.v1+json","payload":"%s",'
+    '"signatures":[{"keyid":"SHA256:Ku8iQ2vVd4dXo0mTjQ0rI0ZtV8xq3yEoYhB6bq5nW2c","sig":"bm90IGEgc2lnbmF0dXJl"}]}'
+)
 CONFIGURATION = """\
 repositories:
   - path: {url}
@@ -335,7 +339,7 @@ def issued(name: str, *, now: datetime) -> Issued:
         revision=REVISIONS[5],
         issued=now - 2 * DAY,
         expires=now + 28 * DAY,
-        envelope=CANARY.encode(),
+        envelope=(ENVELOPE % (CANARY * 200)).encode(),
         content=content,
     )
 
