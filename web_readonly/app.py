@@ -6,6 +6,7 @@ Here the parts are put together and served: ``answering`` (questions), static fi
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -59,6 +60,7 @@ HEADERS: Final = {
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
 _ACCESS: Final = web.AppKey("access", Access)
+_PAGES: Final = web.AppKey("pages", Pages)
 _IN_THREAD: Final = 64 * 1024
 """Bytes from which a thread compresses."""
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -83,6 +85,7 @@ def make_app(
     gate = Gate(access, viewers=viewers, pages=pages, refuse=dashboard.error, now=now)
     app = web.Application(middlewares=[dashboard.guard, gate.guard], client_max_size=MAX_FORM)
     app[_ACCESS] = access
+    app[_PAGES] = pages
     if access.asks:
         app.router.add_get("/login", gate.form)
         app.router.add_post("/login", gate.login)
@@ -163,6 +166,11 @@ async def serve(app: web.Application, *, host: str, port: int, tls: ssl.SSLConte
     """Serve until cancelled."""
     async with serving(app, host=host, port=port, tls=tls) as url:
         _log.info("web.serving", url=url)
+        await asyncio.to_thread(app[_PAGES].load)
+        # What is here now stays: whoever looks for garbage need not walk over it again, a tenth of a second each time
+        # in which no page is answered.
+        gc.collect()
+        gc.freeze()
         await asyncio.Event().wait()
 
 
