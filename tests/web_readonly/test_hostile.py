@@ -38,7 +38,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
     async def visit() -> dict[str, str]:
         await hostile.seed(path)
-        async with visiting(path, metrics=lambda: b"") as client:
+        async with visiting(path) as client:
             # Not every name of theirs leads somewhere, and that is said as harmlessly.
             pages = await walk(client, answers=(200, 400, 404))
             for one in every_path():

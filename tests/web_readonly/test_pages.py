@@ -45,7 +45,7 @@ def everything(seeded_store) -> dict[str, str]:
     """Every page that can be reached from the first, and its JSON."""
 
     async def visit() -> dict[str, str]:
-        async with visiting(seeded_store, metrics=lambda: b"") as client:
+        async with visiting(seeded_store) as client:
             return await walk(client)
 
     return asyncio.run(visit())
