@@ -78,20 +78,21 @@ def upgrade() -> None:
 
 
 _SIZES = ("original_size", "compressed_size", "deduplicated_size", "repository_size")
-_DAYS = 400
+_DAYS = 120
+"""A million samples take about ten seconds, and the director waits for them once."""
 
 
 def _fill_growth(connection: sa.Connection) -> None:
-    """Count each day from the samples up to its end; how many archives there were is not known any more, and 0."""
+    """Count the last days from the samples up to each one's end; how many archives there were nobody knows: 0."""
     urls = {(one[0], one[1], one[2]): one[3] for one in connection.exec_driver_sql(_URLS)}
     newest = connection.exec_driver_sql("SELECT max(at) FROM samples").scalar()
     if newest is None:
         return
-    first = (datetime.fromisoformat(newest) - timedelta(days=_DAYS)).date().isoformat()
+    since = (datetime.fromisoformat(newest) - timedelta(days=_DAYS)).date().isoformat()
     known: dict[tuple[str, str, str], tuple[int, ...]] = {}
     day = ""
-    for client, backup, repository, at, *sizes in connection.exec_driver_sql(_SAMPLES):
-        if day and at[:10] != day and day >= first:
+    for client, backup, repository, at, *sizes in connection.exec_driver_sql(_SAMPLES, (since,)):
+        if day and at[:10] != day:
             _keep_day(connection, day, known, urls)
         day = at[:10]
         known[client, backup, repository] = tuple(sizes)
@@ -99,7 +100,7 @@ def _fill_growth(connection: sa.Connection) -> None:
 
 
 _URLS = "SELECT client, backup, repository, url FROM evidence"
-_SAMPLES = f"SELECT client, backup, repository, at, {', '.join(_SIZES)} FROM samples ORDER BY at"  # noqa: S608
+_SAMPLES = f"SELECT client, backup, repository, at, {', '.join(_SIZES)} FROM samples WHERE at >= ? ORDER BY at"  # noqa: S608
 _KEEP = f"""
 INSERT INTO growth (day, repository, url, {", ".join(_SIZES)}, archives) VALUES (?, ?, ?, ?, ?, ?, ?, 0)
 """  # noqa: S608
