@@ -51,17 +51,19 @@ def measure(options: Options) -> Iterable[Row]:
         store = folder / "store.sqlite"
         shutil.copy(kept, store)
         stack.enter_context(staying_on(others))
+        names = read_names(store)
+        visits, every = plan(names, number=number), one_of_each(names)
+        # It shares a core with the load, but does not go before everything else as that does.
+        command = [sys.executable, "-m", "tests.benchmarks.writing", str(store)]
+        writer = stack.enter_context(running(command, cores=others))
         alone = stack.enter_context(undisturbed())
-        visits = plan(read_names(store), number=number)
-        every = one_of_each(read_names(store))
         program, url = stack.enter_context(dashboard(store, cores=mine))
         bodies = asyncio.run(fetch(url, sorted({one.target for one in [*visits, *every]})))
         first = asyncio.run(_first_page(url))
-        with running([sys.executable, "-m", "tests.benchmarks.writing", str(store)], cores=others) as writer:
-            before = program.cpu_seconds()
-            answered = asyncio.run(ask(url, [one.target for one in visits], rate=RATE))
-            cost = program.cpu_seconds() - before
-            writer.check()
+        before = program.cpu_seconds()
+        answered = asyncio.run(ask(url, [one.target for one in visits], rate=RATE))
+        cost = program.cpu_seconds() - before
+        writer.check()
         peak = program.peak_bytes()
         floor = _floor(visits[::_FLOOR_SHARE], bodies, folder=folder, cores=mine)
     yield from _pages(visits, answered, floor)

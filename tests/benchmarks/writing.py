@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import secrets
 import sqlite3
 import sys
@@ -62,6 +61,4 @@ def _reports(backup: str, *, now: datetime) -> list[Report]:
 
 
 if __name__ == "__main__":
-    # It shares a core with the load, which must leave on time.
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     asyncio.run(report(Path(sys.argv[1])))
