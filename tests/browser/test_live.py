@@ -110,8 +110,8 @@ def test_a_running_run_is_watched_to_its_end_without_loading_the_page_again(
 ) -> None:
     page = opened(f"{url}/runs/{RUN}")
     page.evaluate("window.stillTheSame = true")
-    heard = {"at": datetime.now(UTC), "run": RUN, "backup": "postgresql", "phase": "create"}
-    progress = RunProgress(**heard, files=7_654_321, original_size=50 * 10**9, percent=81)
+    progress = RunProgress(at=datetime.now(UTC), run=RUN, backup="postgresql", files=7_654_321, percent=81)
+    progress = progress.model_copy(update={"phase": "create", "original_size": 50 * 10**9})
     write(lambda store: store.progress(client="db-2", progress=progress))
 
     expect(page.locator(".progress")).to_contain_text("7,654,321")

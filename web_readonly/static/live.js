@@ -4,7 +4,8 @@
 // in place. Nodes that stay are left alone: scrolling, focus, selected text, open parts and typed text belong to people.
 
 const FEWEST = 2_000; // milliseconds between two renewals,
-const SHARE = 20; //     and so many times as long as the last one took: who is busy is asked less often.
+const SHARE = 100; //    and so many times as long as the director took: one that is busy is asked less often,
+const MOST = 60_000; //  but not never.
 const SLOW = 300_000; // Without any news too: backups become overdue by time passing.
 const ALONE = 60_000; // Without a stream.
 const PATIENCE = 15_000;
@@ -74,7 +75,7 @@ async function renew() {
   again = busy;
   if (busy || paused || document.hidden) return;
   busy = true;
-  const began = performance.now();
+  let took = 0;
   try {
     const answer = await fetch(location.href, { cache: "no-cache", signal: AbortSignal.timeout(PATIENCE) });
     if (answer.redirected || answer.status === 401) return location.reload(); // Somebody has to log in again.
@@ -82,7 +83,8 @@ async function renew() {
     else {
       if (!tag || tag !== answer.headers.get("ETag")) put(await answer.text());
       tag = answer.headers.get("ETag");
-      version = /store;desc="([^"]*)"/.exec(answer.headers.get("Server-Timing"))?.[1] ?? version;
+      const said = /store;desc="([^"]*)";dur=([\d.]+)/.exec(answer.headers.get("Server-Timing"));
+      if (said) [version, took] = [said[1], Number(said[2])];
       renewed = performance.now();
       recover();
     }
@@ -90,8 +92,7 @@ async function renew() {
     if (!paused && !document.hidden) fail("The director does not answer");
   } finally {
     busy = false;
-    const took = performance.now() - began;
-    earliest = performance.now() + jittered(Math.max(FEWEST, SHARE * Math.min(took, FEWEST)));
+    earliest = performance.now() + jittered(Math.min(Math.max(FEWEST, SHARE * took), MOST));
     const open = stream?.readyState === EventSource.OPEN;
     plan(again ? 0 : jittered(failures ? Math.min(FEWEST * 2 ** failures, ALONE) : open ? SLOW : ALONE));
   }
