@@ -395,10 +395,14 @@ class Agent:
                 seen = await self._machine.inventory(job, self._clock.now())
                 await self._recorder.record(*seen)
                 self._contents.saw(job, seen)
-            await self._contents.list_wanted(jobs=jobs, may_go_on=lambda: not self._running)
+            await self._contents.list_wanted(jobs=jobs, may_go_on=self._may_look_into_archives)
             now = self._clock.monotonic()
             soonest = min((due - now for due in self._inventory_due.values()), default=INVENTORY_SECONDS)
             await woken(self._clock, self._take_inventory, max(1.0, soonest))
+
+    def _may_look_into_archives(self) -> bool:
+        """A run comes first, and so does an inventory that somebody waits for."""
+        return not (self._running or self._take_inventory.is_set())
 
     # --- The state report ---------------------------------------------------------------------------------------------
 

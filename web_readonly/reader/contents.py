@@ -13,6 +13,7 @@ from schema.observed import ArchiveContents
 from schema.status import ArchiveDetail
 from schema.tables import archives, contents, runs
 from web_readonly.reader.backups import read_archive
+from web_readonly.reader.paging import unindexed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +64,8 @@ def _run(connection: Connection, archive: ArchiveStatus) -> RowMapping | None:
     """Return the run that says it made the archive, or else the one during which it was begun."""
     query = (
         select(runs.c.id, runs.c.revision, runs.c.finished, runs.c.statistics)
-        .where(runs.c.client == archive.client, runs.c.backup == archive.backup)
+        # One client's runs are few, and in order; those of a backup are those of the whole fleet.
+        .where(runs.c.client == archive.client, unindexed(runs.c.backup) == archive.backup)
         .where(runs.c.started <= archive.start + _SLACK)
         .order_by(runs.c.started.desc())
         .limit(_LOOKED_AT)
