@@ -32,6 +32,10 @@ def prepare(settings: DirectorSettings, address: Address) -> tuple[Access, Viewe
     Raises:
         TerminalError: nobody could log in, or the certificate cannot be used.
     """
+    if address.path:
+        raise TerminalError(
+            f"cannot serve the dashboard at {address}: browsers need a host and a port", hint="write 127.0.0.1:8441"
+        )
     web, file = settings.web, settings.state_directory / FILE
     asks = _asks(web, address)
     # A file without a good token may be meant for a while; without any file, nobody has set up a login at all.

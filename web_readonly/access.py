@@ -152,13 +152,15 @@ def of_token(text: str, *, viewers: Mapping[str, Viewer], now: datetime) -> Who 
     return Who("viewer", viewer.id) if viewer is not None and _is_good(viewer, now=now) else Wrong()
 
 
-def of_form(*, name: str, secret: str, viewers: Mapping[str, Viewer], now: datetime) -> Who | Guess | Wrong | Nobody:
+def of_form(
+    *, name: str, secret: str, users: Mapping[str, Password], viewers: Mapping[str, Viewer], now: datetime
+) -> Who | Guess | Wrong | Nobody:
     """Return who fills in the login form: with a token, or with a name and a password."""
     if not secret:
         return Nobody()
     if secret.strip().startswith(TOKEN_PREFIX):
         return of_token(secret.strip(), viewers=viewers, now=now)
-    return _guess(name.strip(), secret) if name.strip() else Wrong()
+    return _guess(name.strip(), secret) if name.strip() and users else Wrong()
 
 
 def _of_header(

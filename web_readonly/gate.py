@@ -51,6 +51,8 @@ COMPUTED_AT_ONCE: Final = 2
 MAX_WAITING: Final = 16
 MAX_REMEMBERED: Final = 100
 _PROXIES_WRITE: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
+_OPEN: Final = frozenset({"/livez", "/login", "/static/{name}"})
+"""Routes that tell nothing. Routes, not paths: what counts is what the router found, however it was written."""
 _REALM: Final = 'realm="borgmatic-director"'
 
 
@@ -88,7 +90,8 @@ class Gate:
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let a request through, or say what is missing."""
-        if request.path in {"/livez", "/login"} or request.path.startswith("/static/"):
+        place = _place(request)
+        if place in _OPEN:
             return await handler(request)
         facts = self._facts(request)
         if not self._access.takes(facts):
@@ -99,7 +102,7 @@ class Gate:
                 "the dashboard is open to this machine only, and a proxy may bring others",
                 'say in director.toml how they log in, [web] login = "always", or that the proxy asks them: "never"',
             )
-        if not self._access.asks or (self._access.open_badges and request.path.startswith("/badge/")):
+        if not self._access.asks or (self._access.open_badges and place.startswith("/badge/")):
             return await handler(request)
         if rules.names_itself(self._access, facts) and not self._told_of_header:
             self._told_of_header = True
@@ -136,7 +139,9 @@ class Gate:
             return _without_cookie("/login")
         facts, now = self._facts(request), self._now()
         secret, then = form.get("secret", ""), rules.local_path(form.get("next", ""))
-        found = rules.of_form(name=form.get("name", ""), secret=secret, viewers=self._viewers(), now=now)
+        found = rules.of_form(
+            name=form.get("name", ""), secret=secret, users=self._access.users, viewers=self._viewers(), now=now
+        )
         try:
             who = await self._known(facts, found, guess=secret)
         except _Busy:
@@ -277,6 +282,11 @@ class Gate:
         )
         response.headers[hdrs.RETRY_AFTER] = "2"
         return response
+
+
+def _place(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else ""
 
 
 async def _read_form(request: web.Request) -> dict[str, str]:

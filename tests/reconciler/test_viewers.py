@@ -203,6 +203,11 @@ def test_a_dashboard_that_nobody_could_enter_is_refused_with_the_next_command(tm
     assert prepared(tmp_path, "", address="0.0.0.0:8441")[0].asks
 
 
+def test_browsers_open_no_unix_socket(tmp_path):
+    with pytest.raises(TerminalError, match="a host and a port"):
+        prepared(tmp_path, f'users = {{ann = "{LINE}"}}', address="unix:/run/x.sock")
+
+
 @pytest.mark.parametrize(
     ("web", "address", "events"),
     [

@@ -6,17 +6,21 @@ import asyncio
 import base64
 import json
 import os
+import ssl
 import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
+from yarl import URL
 
+from reconciler.tls import self_signed_certificate
 from schema.addresses import Proxies
 from schema.viewers import Password, Viewer, Viewers, token_hash, token_text
 from tests.web_readonly import seeded
@@ -24,7 +28,9 @@ from tests.web_readonly.visitor import Visitor, visiting
 from web_readonly import access as rules
 from web_readonly import gate
 from web_readonly.access import Access, Facts, Nobody, Who, Wrong
+from web_readonly.app import make_app, serving
 from web_readonly.attempts import ATTEMPTS, OTHERS, WINDOW, Attempts
+from web_readonly.reader import Reader
 from web_readonly.viewers import ViewersFile
 
 if TYPE_CHECKING:
@@ -159,6 +165,17 @@ async def test_whether_it_lives_and_how_it_looks_is_no_secret(store):
 
         assert (await client.get(f"/static/{style}")).status == 200
         assert (await client.get("/livez", headers={"Host": "kubelet"})).status == 200
+
+
+async def test_no_way_to_write_a_path_leads_around_the_gate(store):
+    paths = ("/static/../clients", "/static/%2e%2e/clients", "/livez/../clients", "/login/..%2fclients")
+    paths += ("/livez%2f..%2fclients", "/static/..%5c..%5cclients/x", "/LIVEZ", "/static//clients", "/badge/../clients")
+    async with asked(store) as client:
+        for path in paths:
+            response = await client.get(URL(path, encoded=True))
+
+            assert response.status in {401, 404}, path
+            assert "web-1" not in await response.text()
 
 
 async def test_a_token_lets_programs_in(store):
@@ -311,6 +328,21 @@ async def test_the_cookie_is_as_closed_as_a_cookie_can_be(store):
         assert "Path=/" in cookie
         assert "Domain" not in cookie
         assert f"Max-Age={30 * 86_400}" in cookie
+
+
+async def test_over_our_own_https_the_cookie_is_kept_to_it(store, tmp_path):
+    certificate = self_signed_certificate(tmp_path, names=["localhost"], now=datetime.now(UTC))
+    app = make_app(Reader(store), now=lambda: seeded.NOW, access=ASKS, viewers=lambda: VIEWERS)
+    trust = ssl.create_default_context(cafile=str(certificate.certificate))
+    async with (
+        serving(app, host="127.0.0.1", port=0, tls=certificate.context()) as url,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust)) as session,
+    ):
+        assert url.startswith("https://")
+        response = await session.post(f"{url}/login", data={"secret": TOKEN}, allow_redirects=False)
+
+        assert response.headers["Set-Cookie"].startswith("__Host-director=")
+        assert "; Secure" in response.headers["Set-Cookie"]
 
 
 def test_a_cookie_ends_with_its_time_its_token_its_password_and_any_change():
