@@ -9,8 +9,20 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import delete, func, select, tuple_
 
-from reconciler.store.source import put_value, value
-from schema.tables import approvals, clients, events, growth, issued, moment_text, observed, run_logs, runs, samples
+from reconciler.store.source import SOURCE, put_value, value
+from schema.tables import (
+    approvals,
+    clients,
+    events,
+    growth,
+    issued,
+    moment_text,
+    observed,
+    revisions,
+    run_logs,
+    runs,
+    samples,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -42,6 +54,7 @@ def steps(retention: Retention, *, now: datetime) -> dict[str, Step]:
         "runs": lambda connection: _runs(connection, before=now - timedelta(days=retention.runs)),
         "samples": lambda connection: _samples(connection, before=now - timedelta(days=retention.samples)),
         "growth": lambda connection: _growth(connection, before=now - timedelta(days=retention.samples)),
+        "revisions": lambda connection: _revisions(connection, before=now - timedelta(days=retention.events)),
         "events": lambda connection: _events(connection, before=now - timedelta(days=retention.events)),
         "clients": lambda connection: _clients(connection, now=now, before=now - timedelta(days=retention.runs)),
     }
@@ -76,6 +89,14 @@ def _growth(connection: Connection, *, before: datetime) -> int:
     """Forget the oldest day: one at a time, for each has a row for every repository."""
     oldest = select(func.min(growth.c.day)).where(growth.c.day < before.astimezone(UTC).date().isoformat())
     return connection.execute(delete(growth).where(growth.c.day == oldest.scalar_subquery())).rowcount
+
+
+def _revisions(connection: Connection, *, before: datetime) -> int:
+    """Forget how old revisions were judged and what they changed, but for the published one and the head."""
+    kept = value(connection, SOURCE) or {}
+    current = [kept.get("revision", ""), kept.get("head", "")]
+    old = select(revisions.c.id).where(revisions.c.seen < before, revisions.c.revision.not_in(current)).limit(BATCH)
+    return connection.execute(delete(revisions).where(revisions.c.id.in_(old))).rowcount
 
 
 def _events(connection: Connection, *, before: datetime) -> int:

@@ -704,11 +704,31 @@ async def test_history_is_forgotten_by_age_and_current_state_is_kept(published, 
     retention = Retention(runs=30, logs=10, events=20, samples=40)
     gone = await published.trim(now=later(days=50), retention=retention)
 
-    assert gone | {"growth": 0} == {"logs": 40, "runs": 20, "samples": 10, "growth": 0, "events": 30, "clients": 0}
+    assert gone | {"growth": 0} == {
+        "logs": 40,
+        "runs": 20,
+        "samples": 10,
+        "growth": 0,
+        "revisions": 0,
+        "events": 30,
+        "clients": 0,
+    }
     assert rows(path, "SELECT count(*) FROM runs") == [(30,)]
     assert rows(path, "SELECT count(DISTINCT run) FROM run_logs") == [(10,)]
     assert rows(path, "SELECT last_run FROM backups WHERE client = 'web-1'") == [(f"{49:032x}",)]
     assert await published.trim(now=later(days=50), retention=retention) == dict.fromkeys(gone, 0)
+
+
+async def test_old_revisions_are_forgotten_but_what_is_published_and_the_head(published, path):
+    for days in range(10):
+        seen = later(days=days)
+        await published.record_revision(RevisionStatus(revision=f"{days:040x}", seen=seen, outcome="superseded"))
+    await published.set_source(SourceStatus(revision=f"{1:040x}", head=f"{2:040x}"))
+
+    gone = await published.trim(now=later(days=25), retention=Retention(events=20))
+
+    assert gone["revisions"] == 3
+    assert rows(path, "SELECT CAST(revision AS INTEGER) FROM revisions") == [(n,) for n in (1, 2, 5, 6, 7, 8, 9)]
 
 
 async def test_the_sizes_of_old_days_are_forgotten_a_day_at_a_time(published, path):
