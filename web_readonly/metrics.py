@@ -35,7 +35,16 @@ BACKUP_STATES: Final = ("protected", "unprotected", "unknown", "without-objectiv
 PREFIX: Final = "borgmatic_director_"
 
 Sample = tuple[str, float | str]
-"""Labels as they are written, and the value."""
+"""Labels as they are written, without the braces, and the value."""
+
+
+class Labelled(NamedTuple):
+    """The numbers of a store; rows with the labels that name them, which are written once for all metrics."""
+
+    all: Numbers
+    clients: list[tuple[str, ClientNumbers]]
+    backups: list[tuple[str, BackupNumbers]]
+    repositories: list[tuple[str, RepositoryNumbers]]
 
 
 class Family(NamedTuple):
@@ -44,7 +53,7 @@ class Family(NamedTuple):
     name: str
     help: str
     labels: tuple[str, ...] = ()
-    reads: Callable[[Numbers], Iterable[Sample]] = lambda _: ()
+    reads: Callable[[Labelled], Iterable[Sample]] = lambda _: ()
 
 
 class StoreMetrics:
@@ -88,20 +97,31 @@ class StoreMetrics:
 
 def exposition(numbers: Numbers) -> bytes:
     """Return the numbers of a store as text."""
-    return _text(FAMILIES, numbers)
+    rows = Labelled(
+        numbers,
+        [(labelled(client=row.client), row) for row in numbers.client_rows],
+        [(labelled(client=row.client, backup=row.backup), row) for row in numbers.backup_rows],
+        [
+            (labelled(client=row.client, backup=row.backup, repository=row.repository), row)
+            for row in numbers.repository_rows
+        ],
+    )
+    return _text(FAMILIES, rows)
 
 
-def _text(families: Iterable[Family], numbers: Numbers | None) -> bytes:
+def _text(families: Iterable[Family], rows: Labelled | None) -> bytes:
     lines: list[str] = []
     for family in families:
         name = PREFIX + family.name
         lines += (f"# HELP {name} {family.help}", f"# TYPE {name} gauge")
-        if numbers is not None:
-            lines += [f"{name}{labels} {value}" for labels, value in family.reads(numbers)]
+        if rows is not None:
+            lines += [
+                f"{name}{{{labels}}} {value}" if labels else f"{name} {value}" for labels, value in family.reads(rows)
+            ]
         elif family is _READABLE:
             lines.append(f"{name} 0")
         else:
-            lines.append(f"{name}{_BUILD_LABELS} 1")
+            lines.append(f"{name}{{{_BUILD_LABELS}}} 1")
     return ("\n".join(lines) + "\n").encode("utf-8", "replace")
 
 
@@ -109,8 +129,8 @@ _ESCAPED: Final = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 
 
 def labelled(**labels: str) -> str:
-    """Return labels as they stand after a metric's name."""
-    return "{" + ",".join(f'{name}="{value.translate(_ESCAPED)}"' for name, value in labels.items()) + "}"
+    """Return labels as they stand in braces after a metric's name."""
+    return ",".join(f'{name}="{value.translate(_ESCAPED)}"' for name, value in labels.items())
 
 
 def _seconds(stored: str) -> float:
@@ -128,8 +148,8 @@ def _is(source: SourceStatus, condition: ConditionType) -> bool:
     return any(one.type is condition and one.status == "True" for one in source.conditions)
 
 
-def _problems(numbers: Numbers) -> list[Sample]:
-    counted = Counter(problem.severity for problem in numbers.source.problems)
+def _problems(rows: Labelled) -> list[Sample]:
+    counted = Counter(problem.severity for problem in rows.all.source.problems)
     return [(labelled(severity=one.value), counted[one]) for one in Severity]
 
 
@@ -154,60 +174,60 @@ _OF_ALL: Final = (
     Family(
         "source_published_timestamp_seconds",
         "When the revision was published that clients follow",
-        reads=lambda numbers: _moment(numbers.source.published),
+        reads=lambda rows: _moment(rows.all.source.published),
     ),
     Family(
         "source_fetched_timestamp_seconds",
         "When the source was last read",
-        reads=lambda numbers: _moment(numbers.source.fetched),
+        reads=lambda rows: _moment(rows.all.source.fetched),
     ),
     Family(
         "source_stalled",
         "1 when the newest revision is not published: it has problems, is held, or cannot be fetched",
-        reads=lambda numbers: [("", int(_is(numbers.source, ConditionType.STALLED)))],
+        reads=lambda rows: [("", int(_is(rows.all.source, ConditionType.STALLED)))],
     ),
     Family(
         "source_held",
         "1 when the newest revision waits for a person's acknowledgement",
-        reads=lambda numbers: [("", int(numbers.source.hold is not None))],
+        reads=lambda rows: [("", int(rows.all.source.hold is not None))],
     ),
     Family(
         "source_suspended",
         "1 when a person suspended reconciling",
-        reads=lambda numbers: [("", int(numbers.source.suspended))],
+        reads=lambda rows: [("", int(rows.all.source.suspended))],
     ),
     Family("source_problems", "Problems in the newest revision", ("severity",), _problems),
     Family(
         "clients",
         "Clients by how they stand to their desired state",
         ("following",),
-        lambda numbers: [
-            (labelled(following=one.value), numbers.clients.following.get(one.value, 0)) for one in Following
+        lambda rows: [
+            (labelled(following=one.value), rows.all.clients.following.get(one.value, 0)) for one in Following
         ],
     ),
-    Family("clients_connected", "Clients with a session", reads=lambda numbers: [("", numbers.clients.connected)]),
+    Family("clients_connected", "Clients with a session", reads=lambda rows: [("", rows.all.clients.connected)]),
     Family(
         "clients_drifted",
         "Clients on which something differs from what is desired",
-        reads=lambda numbers: [("", numbers.clients.drifted)],
+        reads=lambda rows: [("", rows.all.clients.drifted)],
     ),
-    Family("clients_pending", "Keys that wait for approval", reads=lambda numbers: [("", numbers.pending)]),
+    Family("clients_pending", "Keys that wait for approval", reads=lambda rows: [("", rows.all.pending)]),
     Family(
         "clients_left_out",
         "Clients that are counted above and not shown one by one, because there are more than the limit",
-        reads=lambda numbers: _left_out(numbers.clients.clients, len(numbers.client_rows)),
+        reads=lambda rows: _left_out(rows.all.clients.clients, len(rows.all.client_rows)),
     ),
     Family(
         "backups",
         "Backups by whether an archive inside the objective was seen in each repository",
         ("state",),
-        lambda numbers: [(labelled(state=state), numbers.backups.get(state, 0)) for state in BACKUP_STATES],
+        lambda rows: [(labelled(state=state), rows.all.backups.get(state, 0)) for state in BACKUP_STATES],
     ),
-    Family("backups_running", "Backups that run now", reads=lambda numbers: [("", numbers.backups.get("running", 0))]),
+    Family("backups_running", "Backups that run now", reads=lambda rows: [("", rows.all.backups.get("running", 0))]),
     Family(
         "backups_left_out",
         "Backups that are counted above and not shown one by one, because there are more than the limit",
-        reads=lambda numbers: _left_out(_total(numbers.backups), len(numbers.backup_rows)),
+        reads=lambda rows: _left_out(_total(rows.all.backups), len(rows.all.backup_rows)),
     ),
 )
 
@@ -215,27 +235,17 @@ _OF_ALL: Final = (
 # --- One by one -------------------------------------------------------------------------------------------------------
 
 
-def _of_client(value: Callable[[ClientNumbers], Any]) -> Callable[[Numbers], Iterable[Sample]]:
+def _of_client(value: Callable[[ClientNumbers], Any]) -> Callable[[Labelled], Iterable[Sample]]:
     """Return a family's samples: one for each client of which there is a value."""
-    return lambda numbers: [
-        (labelled(client=row.client), found) for row in numbers.client_rows if (found := value(row)) is not None
-    ]
+    return lambda rows: [(labels, found) for labels, row in rows.clients if (found := value(row)) is not None]
 
 
-def _of_backup(value: Callable[[BackupNumbers], Any]) -> Callable[[Numbers], Iterable[Sample]]:
-    return lambda numbers: [
-        (labelled(client=row.client, backup=row.backup), found)
-        for row in numbers.backup_rows
-        if (found := value(row)) is not None
-    ]
+def _of_backup(value: Callable[[BackupNumbers], Any]) -> Callable[[Labelled], Iterable[Sample]]:
+    return lambda rows: [(labels, found) for labels, row in rows.backups if (found := value(row)) is not None]
 
 
-def _of_repository(value: Callable[[RepositoryNumbers], Any]) -> Callable[[Numbers], Iterable[Sample]]:
-    return lambda numbers: [
-        (labelled(client=row.client, backup=row.backup, repository=row.repository), found)
-        for row in numbers.repository_rows
-        if (found := value(row)) is not None
-    ]
+def _of_repository(value: Callable[[RepositoryNumbers], Any]) -> Callable[[Labelled], Iterable[Sample]]:
+    return lambda rows: [(labels, found) for labels, row in rows.repositories if (found := value(row)) is not None]
 
 
 def _time(stored: str | None) -> float | None:
@@ -272,7 +282,7 @@ _OF_CLIENTS: Final = (
         "client_following",
         "1 for the word that says how the client stands to its desired state; the other words have no sample",
         (*_CLIENT, "following"),
-        lambda numbers: [(labelled(client=row.client, following=row.following), 1) for row in numbers.client_rows],
+        lambda rows: [(f'{labels},following="{row.following}"', 1) for labels, row in rows.clients],
     ),
     Family(
         "client_drift",
@@ -286,9 +296,7 @@ _OF_BACKUPS: Final = (
         "backup_state",
         "1 for the word that says whether the backup is protected; the other words have no sample",
         (*_BACKUP, "state"),
-        lambda numbers: [
-            (labelled(client=row.client, backup=row.backup, state=row.state), 1) for row in numbers.backup_rows
-        ],
+        lambda rows: [(f'{labels},state="{row.state}"', 1) for labels, row in rows.backups],
     ),
     Family(
         "backup_overdue",
@@ -331,10 +339,8 @@ _OF_BACKUPS: Final = (
         "backup_last_run_outcome",
         "1 for the word that says how the last run ended; the other words have no sample",
         (*_BACKUP, "outcome"),
-        lambda numbers: [
-            (labelled(client=row.client, backup=row.backup, outcome=row.last_outcome), 1)
-            for row in numbers.backup_rows
-            if row.last_outcome
+        lambda rows: [
+            (f'{labels},outcome="{row.last_outcome}"', 1) for labels, row in rows.backups if row.last_outcome
         ],
     ),
     Family(

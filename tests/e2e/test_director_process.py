@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from schema.envelope import ClientIdentity
-from tests.e2e.director_process import PROGRAM, SECONDS, DirectorProcess
+from tests.e2e.director_process import PROGRAM, SECONDS, DirectorProcess, free_port
 from tests.git_repository import GitRepository
 
 KEY = ClientIdentity.generate().public.text
@@ -112,6 +113,22 @@ def test_suspended_it_stays_suspended_after_a_restart(director: DirectorProcess,
     assert director.read("status")["source"]["revision"] == good
     assert director.command("resume").returncode == 0
     director.log("reconcile", outcome="published", revision=git.head()[:12])
+
+
+def test_numbers_say_the_same_on_the_dashboard_and_at_an_address_of_their_own(
+    git: GitRepository, tmp_path: Path
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with DirectorProcess(
+        tmp_path, "run", "--source", git.directory, BORGMATIC_DIRECTOR_LISTEN__METRICS_ADDRESS=address
+    ) as director:
+        director.log("reconcile", outcome="published")
+        assert director.command("reconcile", "--wait").returncode == 0
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=SECONDS) as answer:
+            apart = answer.read().decode()
+        for text in (apart, director.page("/metrics")):
+            assert 'borgmatic_director_reconciles_total{outcome="published"} 1.0' in text
+            assert 'borgmatic_director_backup_running{client="web-1",backup="files"} 0' in text
 
 
 def test_an_empty_source_is_waited_for(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_no_secret_url_address_or_key_is_told(reader):
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=80))
 def test_any_name_is_read_back_as_it_was(name):
-    (family,) = text_string_to_metric_families(f"# TYPE x gauge\nx{labelled(name=name)} 1\n".replace("\r", ""))
+    (family,) = text_string_to_metric_families(f"# TYPE x gauge\nx{{{labelled(name=name)}}} 1\n".replace("\r", ""))
 
     assert family.samples[0].labels == {"name": name.replace("\r", "")}
 
