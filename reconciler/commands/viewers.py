@@ -104,7 +104,8 @@ def viewer_revoke(identifier: str, config: Path | None, state_directory: Path | 
 
 
 @viewer.command(
-    "password", epilog=examples("director viewer password ann", "openssl rand -base64 24 | director viewer password prometheus")
+    "password",
+    epilog=examples("director viewer password ann", "openssl rand -base64 24 | director viewer password prometheus"),
 )
 @click.argument("name")
 @friendly

@@ -212,7 +212,7 @@ async def test_one_source_has_its_share_and_a_proxy_all_it_needs():
 
 
 async def test_half_of_the_files_that_may_be_open_is_left_to_the_directors_clients(monkeypatch):
-    monkeypatch.setattr(connections.resource, "getrlimit", lambda _: (20, 20))
+    monkeypatch.setattr("web_readonly.connections.resource.getrlimit", lambda _: (20, 20))
     house = Connections(asyncio.Protocol, proxies=Proxies())
 
     assert [connected(house, "127.0.0.1")[1].aborted for _ in range(12)] == [False] * 10 + [True] * 2
