@@ -82,7 +82,8 @@ class ListenTable(_Table):
     trusted_proxies: tuple[str, ...] = ()
     """Networks of proxies that end TLS and whose X-Forwarded-For is believed."""
     metrics_address: str = ""
-    """Where `/metrics` is served by itself, e.g. `127.0.0.1:9440`; empty: beside the clients' door, if on loopback."""
+    """Where `/metrics` is served by itself, e.g. `127.0.0.1:9440`; empty: beside the clients' door, if on loopback.
+    It names every client and asks nobody who they are: let only Prometheus reach it."""
 
     @model_validator(mode="after")
     def _files_when_given(self) -> Self:

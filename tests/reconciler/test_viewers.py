@@ -168,6 +168,11 @@ def prepared(directory: Path, web: str, *, address: str = "127.0.0.1:8441"):
     return web_access.prepare(load_settings(file), Address.parse(address))
 
 
+def test_badges_are_open_only_when_that_is_said(tmp_path):
+    assert not prepared(tmp_path, "")[0].open_badges
+    assert prepared(tmp_path, "open_badges = true")[0].open_badges
+
+
 @pytest.mark.parametrize(
     ("web", "address", "asks"),
     [
