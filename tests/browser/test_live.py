@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from playwright.sync_api import expect
 
 from reconciler.store import Store
 from schema.observed import LogLine, Outcome, RunFinished, RunLog, RunProgress, RunStarted, Trigger
-from tests.browser.conftest import _run, dashboard_of
+from tests.browser.conftest import dashboard_of, run_beside
 from tests.web_readonly import seeded
 from web_readonly import formats, live
 
@@ -33,14 +34,18 @@ STANDS = "window.stillTheSame === true"
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(live, "LOOK_SECONDS", 0.05)
+    # A busy machine is asked less often by its pages.
+    expect.set_options(timeout=30_000)
+    yield
+    expect.set_options(timeout=5_000)
 
 
 @pytest.fixture(scope="module")
 def fresh_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fresh") / "store.db"
-    _run(seeded.seed(path, now=datetime.now(UTC)))
+    run_beside(seeded.seed(path, now=datetime.now(UTC)))
     return path
 
 
@@ -64,14 +69,14 @@ def write(store: Path) -> Write:
             async with await Store.open(store) as director:
                 await work(director)
 
-        _run(once())
+        run_beside(once())
 
     return write
 
 
 def reported(*reports: Any) -> Callable[[Store], Coroutine[Any, Any, Any]]:
     """Return the work of storing what ``db-2`` reports, each time from an outbox of its own."""
-    epoch = f"{id(reports):032x}"
+    epoch = secrets.token_hex(16)
 
     async def work(store: Store) -> None:
         items = list(enumerate(reports, 1))

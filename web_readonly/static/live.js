@@ -4,7 +4,7 @@
 // in place. Nodes that stay are left alone: scrolling, focus, selected text, open parts and typed text belong to people.
 
 const FEWEST = 2_000; // milliseconds between two renewals,
-const SHARE = 100; //    and so many times as long as the director took: one that is busy is asked less often,
+const SHARE = 50; //     and so many times as long as the director took: one that is busy is asked less often,
 const MOST = 60_000; //  but not never.
 const SLOW = 300_000; // Without any news too: backups become overdue by time passing.
 const ALONE = 60_000; // Without a stream.
