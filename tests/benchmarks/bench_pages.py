@@ -58,14 +58,15 @@ def measure(options: Options) -> Iterable[Row]:
         writer = stack.enter_context(running(command, cores=others))
         alone = stack.enter_context(undisturbed())
         program, url = stack.enter_context(dashboard(store, cores=mine))
-        bodies = asyncio.run(fetch(url, sorted({one.target for one in [*visits, *every]})))
+        again = visits[::_FLOOR_SHARE]
+        bodies = asyncio.run(fetch(url, sorted({one.target for one in [*again, *every]})))
         first = asyncio.run(_first_page(url))
         before = program.cpu_seconds()
         answered = asyncio.run(ask(url, [one.target for one in visits], rate=RATE))
         cost = program.cpu_seconds() - before
         writer.check()
         peak = program.peak_bytes()
-        floor = _floor(visits[::_FLOOR_SHARE], bodies, folder=folder, cores=mine)
+        floor = _floor(again, bodies, folder=folder, cores=mine)
     yield from _pages(visits, answered, floor)
     yield Row(what="pages: processor time of one request", ours=cost / number * 1_000)
     yield Row(
