@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from client import borgmatic, borgmatic_output, ssh
 from client.borgmatic_output import Lines, Reader, Scrubber, Seen
+from schema.desired import runtime_directory
 from schema.errors import DirectorError
 from schema.observed import (
     MAX_TEXT,
@@ -315,8 +316,7 @@ class Runner:
         return [self._program, "--config", file, "--log-json", "--verbosity", "1", *words]
 
     def _runtime(self, job: Job) -> Path:
-        # borgmatic takes every folder called borgmatic-… on the way for a random name of its own.
-        return self._state / "runtime" / f"of-{job.backup}"
+        return Path(runtime_directory(str(self._state), job.backup))
 
     async def _follow(self, run: _Run, arguments: list[str], reader: Reader, *, limit: float | None = None) -> int:
         """Run a program until it ends, the run is cancelled, or its time is over; return the exit code."""

@@ -150,6 +150,15 @@ class DesiredState(Sent):
     content: Content
 
 
+def runtime_directory(state: str, backup: str) -> str:
+    """Return where borgmatic puts dumps of databases while a backup runs; ``state`` is the client's state directory.
+
+    Borg before 1.4 keeps it in the names of the dumps, and `borgmatic restore` has to be told.
+    """
+    # borgmatic takes every folder called borgmatic-… on the way for a random name of its own.
+    return f"{state}/runtime/of-{backup}"
+
+
 def secret_path(directories: Directories, secret: str, key: str) -> str:
     """Return where the client keeps an opened value."""
     return f"{directories.state}/secrets/{secret}.{key}"

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from schema.desired import runtime_directory
 from web_readonly import restoring
 from web_readonly.questions import Answer, NotFound
 
@@ -52,8 +53,8 @@ def archive(reader: Reader, asked: Asked) -> Answer:
     if UNKNOWN not in path:
         known["resource"] = restoring.resource(found, path=path)
         if file:
-            databases = has_databases(content, backup)
-            known["commands"] = restoring.commands(found, file=file, path=path, databases=databases)
+            dumps = dumps_of_databases(content, backup)
+            known["commands"] = restoring.commands(found, file=file, path=path, dumps=dumps)
     return Answer(
         found.model_copy(update=known),
         {
@@ -78,12 +79,13 @@ def configuration(content: Content | None, backup: str) -> str:
     return f"{content.directories.config}/{job.file}" if content is not None and job is not None else ""
 
 
-def has_databases(content: Content | None, backup: str) -> bool:
-    """Return whether a backup dumps databases, which come back by a command of their own."""
+def dumps_of_databases(content: Content | None, backup: str) -> str:
+    """Return where a backup dumps databases on the client, which come back by a command of their own; or nothing."""
     job = next((one for one in content.jobs if one.backup == backup), None) if content is not None else None
     if content is None or job is None:
-        return False
-    return any(one.path == job.file and _DATABASES.search(one.content) for one in content.files)
+        return ""
+    dumps = any(one.path == job.file and _DATABASES.search(one.content) for one in content.files)
+    return runtime_directory(content.directories.state, backup) if dumps else ""
 
 
 def rows_below(told: ArchiveContents, path: str) -> tuple[Row | None, tuple[Row, ...]]:

@@ -22,9 +22,12 @@ _NOT_IN_NAMES: Final = re.compile(r"[^a-z0-9]+")
 
 
 def commands(
-    archive: ArchiveStatus, *, file: str, path: str = "", databases: bool = False, destination: str = DESTINATION
+    archive: ArchiveStatus, *, file: str, path: str = "", dumps: str = "", destination: str = DESTINATION
 ) -> RestoreCommands:
-    """Return the commands for an archive, or for one path in it. ``file`` is borgmatic's configuration."""
+    """Return the commands for an archive, or for one path in it.
+
+    ``file`` is borgmatic's configuration; ``dumps`` is where databases are dumped to, when there are any.
+    """
     borgmatic = f"borgmatic --config {quoted(file)}"
     these = f"{_option('repository', archive.repository)} {_option('archive', archive.name)}"
     only = f" {_option('path', as_borg_path(path))}" if path else ""
@@ -35,7 +38,7 @@ def commands(
         mount=f"mkdir -m 700 {folder} && {borgmatic} mount {these}{only} --mount-point {folder}",
         unmount=f"{borgmatic} umount --mount-point {folder}",
         browse=f"{borgmatic} browse",
-        restore_databases=f"{borgmatic} restore {these}" if databases else "",
+        restore_databases=f"{borgmatic} --user-runtime-directory {quoted(dumps)} restore {these}" if dumps else "",
     )
 
 

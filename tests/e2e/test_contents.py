@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ import pytest
 from client.clock import SystemClock
 from client.contents import Listings
 from client.turns import Turns
+from schema.desired import runtime_directory
 from schema.status import ArchiveStatus, RestoreCommands
 from tests.e2e.test_client_borg import PASSPHRASE, Machine
 from web_readonly import restoring
@@ -79,12 +82,14 @@ def typed(machine: Machine, command: str) -> str:
     return ended.stdout
 
 
-def shown(machine: Machine, archive: Archive, *, path: str = "") -> RestoreCommands:
+def shown(machine: Machine, archive: Archive, *, path: str = "", dumps: str = "") -> RestoreCommands:
     status = ArchiveStatus(
         id=archive.id, name=archive.name, client="web-1", backup="web", repository="nas", start=archive.start
     )
     destination = str(machine.base / "restored here")
-    return restoring.commands(status, file=str(machine.base / "etc/web.yaml"), path=path, destination=destination)
+    return restoring.commands(
+        status, file=str(machine.base / "etc/web.yaml"), path=path, dumps=dumps, destination=destination
+    )
 
 
 async def test_the_client_tells_what_is_in_the_newest_archive(machine):
@@ -183,3 +188,22 @@ async def test_a_relative_path_that_begins_like_an_option_comes_back_too(machine
 
     found = [one for one in (machine.base / "restored here").rglob("*") if one.is_file()]
     assert [one.read_text() for one in found] == ["harmless"]
+
+
+async def test_typing_the_command_for_databases_brings_them_back(machine):
+    shop = machine.base / "shop.db"
+    with closing(sqlite3.connect(shop)) as database:
+        database.executescript("CREATE TABLE orders (number); INSERT INTO orders VALUES (42)")
+    await machine.apply(extra=f"sqlite_databases:\n  - name: shop\n    path: {shop}")
+    finished = await machine.run()
+    assert finished.error == ""
+    (seen,) = await machine.inventories.inventory(machine.job, datetime.now(UTC))
+    shop.unlink()
+
+    typed(
+        machine,
+        shown(machine, seen.archives[0], dumps=runtime_directory(f"{machine.base}/var", "web")).restore_databases,
+    )
+
+    with closing(sqlite3.connect(shop)) as database:
+        assert database.execute("SELECT number FROM orders").fetchall() == [(42,)]

@@ -83,8 +83,10 @@ async def test_the_commands_are_those_of_the_path_that_is_looked_at(seeded_store
         f"--archive {one.name} --destination /var/tmp/restore"
     )
     assert "--path var/www/shop --destination" in commands(part)[0]
-    assert f"borgmatic --config /etc/borgmatic.d/web.yaml restore --repository vault --archive {one.name}" in commands(
-        whole
+    assert commands(whole)[1] == (
+        "borgmatic --config /etc/borgmatic.d/web.yaml "
+        "--user-runtime-directory /var/lib/borgmatic-director-client/runtime/of-web "
+        f"restore --repository vault --archive {one.name}"
     )
     assert "paths: [&#34;var/www/shop&#34;]" in part
     assert "This version does not read the kind Restore" in seen(part)

@@ -35,7 +35,7 @@ def test_the_command_makes_a_folder_of_its_own_and_extracts_into_it():
 
 
 def test_one_path_is_named_in_every_command_that_takes_one():
-    made = restoring.commands(archive(), file="/etc/borgmatic.d/web.yaml", path="home/ada/my letters", databases=True)
+    made = restoring.commands(archive(), file="/etc/borgmatic.d/web.yaml", path="home/ada/my letters", dumps="/var/x")
 
     for command in (made.extract, made.list, made.mount):
         words = shlex.split(command)
