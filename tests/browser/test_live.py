@@ -272,6 +272,26 @@ def test_a_director_that_does_not_answer_is_said_with_the_time_of_what_is_shown(
     context.close()
 
 
+def test_a_page_that_could_not_be_made_becomes_what_was_asked_for(tmp_path: Path, browser: Browser) -> None:
+    path = tmp_path / "later.db"
+
+    async def start() -> None:
+        async with await Store.open(path):
+            pass
+
+    context = browser.new_context()
+    page = context.new_page()
+    with dashboard_of(path, now=lambda: datetime.now(UTC)) as url:
+        page.goto(url)
+        expect(page.locator("main")).to_contain_text("503")
+        page.evaluate("window.stillTheSame = true")
+        run_beside(start())
+        expect(page.locator("main")).to_contain_text("director token create")
+        assert page.evaluate(STANDS)
+        expect(page.locator("#stale")).to_be_hidden()
+    context.close()
+
+
 def test_without_javascript_there_is_nothing_to_pause_and_a_running_run_renews_itself(url: str, opened: Open) -> None:
     page = opened(f"{url}/runs/{RUN}?pause=yes", script=False)
 

@@ -201,6 +201,18 @@ async def test_compressed_bytes_have_a_tag_of_their_own_and_either_is_known(stor
         assert known.status == 304
 
 
+async def test_an_answer_says_of_which_store_it_tells_as_the_stream_does(store):
+    async with visiting(store) as client:
+        async with client.get("/live") as stream:
+            lines = [await stream.content.readline() for _ in range(3)]
+        answer = await client.get("/clients")
+        again = await client.get("/clients", headers={"If-None-Match": answer.headers["ETag"]})
+
+    version = lines[2].decode().removeprefix("id: ").strip()
+    for response in (answer, again):
+        assert response.headers["Server-Timing"].startswith(f'store;desc="{version}";dur=')
+
+
 async def test_a_write_of_the_director_is_seen_at_once(store):
     async with visiting(store) as client, await Store.open(store) as director:
         before = await (await client.get("/api/v1/source")).json()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from reconciler.store import Store
 from schema.observed import RepositoryStatistics, RunProgress
 from schema.status import RunStatus
 from tests.web_readonly import seeded
+from tests.web_readonly.visitor import visiting
 from web_readonly.progress import pace
 
 NOW = seeded.NOW
@@ -95,3 +97,28 @@ def test_a_clock_that_goes_backwards_makes_no_negative_time():
     found = pace(heard, last=last(2 * GB), now=BEGAN - timedelta(minutes=1))
 
     assert (found.elapsed, found.bytes_rate, found.remaining) == (timedelta(0), None, None)
+
+
+# --- On the page ------------------------------------------------------------------------------------------------------
+
+
+async def test_the_page_calls_a_guess_a_guess(store):
+    run = seeded.run_id("db-2", "postgresql", "now")
+    heard = RunProgress(at=NOW, run=run, backup="postgresql", phase="create", files=9, original_size=10 * GB)
+    async with await Store.open(store) as director:
+        await director.progress(client="db-2", progress=heard)
+    async with visiting(store) as client:
+        html = await (await client.get(f"/runs/{run}")).text()
+
+    assert "if it is as large as last time" in html
+    assert "not connected" not in html
+
+
+async def test_a_run_of_a_machine_that_is_away_is_not_shown_as_if_it_were_heard(store):
+    async with await Store.open(store) as director:
+        await director.disconnected(client="db-2", public_key=seeded.public_key("db-2"), now=NOW)
+    async with visiting(store) as client:
+        html = await (await client.get(f"/runs/{seeded.run_id('db-2', 'postgresql', 'now')}")).text()
+
+    assert "db-2 is not connected" in html
+    assert "What is below was heard before" in html

@@ -79,7 +79,8 @@ async function renew() {
   try {
     const answer = await fetch(location.href, { cache: "no-cache", signal: AbortSignal.timeout(PATIENCE) });
     if (answer.redirected || answer.status === 401) return location.reload(); // Somebody has to log in again.
-    if (!answer.ok) fail(answer.status === 404 ? "This is not there any more" : `The director answers ${answer.status}`);
+    const wasWrong = main.querySelector(".card.error"); // Then this page says itself what is wrong.
+    if (!answer.ok && !wasWrong) fail(answer.status === 404 ? "This is not there any more" : `The director answers ${answer.status}`);
     else {
       if (!tag || tag !== answer.headers.get("ETag")) put(await answer.text());
       tag = answer.headers.get("ETag");
