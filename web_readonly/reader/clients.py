@@ -285,10 +285,18 @@ def read_troubled(connection: Connection, *, limit: int, away_since: datetime, n
     """Return clients that need a person: refusing, expired, drifted, or away since before ``away_since``."""
     away = and_(func.coalesce(observed.c.connected, 0) == 0, observed.c.last_seen < away_since)
     bad = FOLLOWING.in_([Following.REFUSED.value, Following.STALE.value])
+    # Told from a few columns; only of those it is asked how they follow.
+    perhaps = or_(
+        observed.c.connected.is_(False),
+        observed.c.refused > 0,
+        observed.c.stale,
+        observed.c.expires < _NOW,
+        observed.c.drifted > 0,
+    )
     urgent = case((FOLLOWING.in_([Following.REFUSED.value]), 0), (away, 1), else_=2).label("urgent")
     found: list[tuple[int, str]] = []
     for half, standing in zip(_HALVES, _STANDINGS, strict=True):
-        query = select(urgent, half.c.name).select_from(standing).where(or_(away, bad, observed.c.drifted > 0))
+        query = select(urgent, half.c.name).select_from(standing).where(perhaps, or_(away, bad, observed.c.drifted > 0))
         query = by_heads(query.order_by(urgent, half.c.name).limit(limit))
         found += [(row.urgent, row.name) for row in connection.execute(query, {"now": now})]
     return _named(connection, [name for _, name in sorted(found)[:limit]], now=now)
