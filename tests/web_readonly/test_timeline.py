@@ -165,6 +165,15 @@ async def test_the_page_shows_each_row_with_links_that_lead_on(store):
     assert 'href="?day=2026-11-21"' in day
 
 
+async def test_the_runs_of_one_client_are_a_list_too(store):
+    async with visiting(store) as client:
+        html = await (await client.get("/timeline?client=web-3")).text()
+
+    listed = html[html.index("Runs of ") :]
+    for backup in ("web", "system"):
+        assert f'<a href="/runs/{seeded.run_id("web-3", backup, 0)}"><time' in listed
+
+
 async def test_a_day_that_makes_no_sense_is_said_and_an_empty_one_leads_back(store):
     async with visiting(store) as client:
         wrong = await client.get("/timeline?day=yesterday")
