@@ -44,7 +44,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def seeded_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("seeded") / "store.db"
-    _run(seeded.seed(path))
+    run_beside(seeded.seed(path))
     return path
 
 
@@ -135,7 +135,7 @@ def dashboard_of(store: Path, *, now: Callable[[], datetime] = lambda: seeded.NO
         thread.join(30)
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
+def run_beside(work: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine beside Playwright, whose own loop runs in this thread."""
     with ThreadPoolExecutor(1) as threads:
         threads.submit(asyncio.run, work).result(110)
