@@ -52,6 +52,8 @@ async def _watch(program: Program, url: str, path: Path, *, seconds: float) -> l
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
         director = await stack.enter_async_context(await Store.open(path))
+        await _asked(program, session, [f"{url}/backups"])
+        await _idle(program, 1.0)  # What is left of its start.
         alone = await _idle(program, seconds / 2)
         streams = [await stack.enter_async_context(session.get(f"{url}/live")) for _ in range(VIEWERS)]
         await _told(streams)
