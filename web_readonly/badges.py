@@ -96,7 +96,8 @@ def width(text: str) -> int:
 
 def draw(badge: Badge) -> bytes:
     """Return the picture."""
-    label, words = formats.shown(badge.label, MAX_LABEL), formats.shown(badge.words, MAX_LABEL)
+    # Cut again: what cannot be seen is shown by its name, which is longer.
+    label, words = (formats.shown(text, MAX_LABEL)[:MAX_LABEL] for text in (badge.label, badge.words))
     left, right = width(label) + 2 * _PAD, width(words) + 2 * _PAD
     whole, title = left + right, escape(f"{label}: {words}")
     # Two badges in one page must not share the name of a clip path.
