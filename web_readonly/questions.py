@@ -38,6 +38,7 @@ T = TypeVar("T")
 LOG_LINES: Final = 500
 USERS: Final = 50
 """Backups that the page of a repository shows; the list of backups has all."""
+ARCHIVES_LINKED: Final = 20
 LINES_BEFORE: Final = 20
 """Above the line of a log that a link leads to."""
 OVERVIEW_ROWS: Final = 12
@@ -159,6 +160,7 @@ def overview(reader: Reader, asked: Asked) -> Answer:
             "pending": reader.pending(),
             "timeline": timeline,
             "growth": reader.growth(since=asked.now - GROWTH, until=asked.now),
+            "wanted": reader.wanted_archives(),
         },
     )
 
@@ -461,6 +463,7 @@ def run(reader: Reader, asked: Asked) -> Answer:
             "earlier": None if narrowed or after < 0 else max(-1, after - LOG_LINES),
             "source": reader.source(),
             "known": reader.known_revisions((main.revision,)),
+            "there": {one.archive_id for one in main.statistics[:ARCHIVES_LINKED] if _is_there(reader, main, one)},
             **(_progress(reader, main, now=asked.now) if main.outcome is None else {}),
         },
     )
@@ -471,6 +474,14 @@ def _progress(reader: Reader, run: RunStatus, *, now: datetime) -> dict[str, Any
     wanted = RunFilter(client=run.client, backup=run.backup, outcome=Outcome.SUCCEEDED)
     last = next(iter(reader.runs(wanted, limit=1).items), None)
     return {"pace": progress.pace(run, last=last, now=now), "machine": reader.client(run.client, now=now)}
+
+
+def _is_there(reader: Reader, run: RunStatus, made: RepositoryStatistics) -> bool:
+    """Whether the archive that a run made is still seen: it may have been pruned since."""
+    if not made.archive_id:
+        return False
+    found = reader.archive(client=run.client, backup=run.backup, repository=made.repository, archive=made.archive_id)
+    return found is not None
 
 
 def run_log(reader: Reader, asked: Asked) -> Answer:

@@ -78,6 +78,17 @@ async def test_it_shows_how_all_repositories_grow_with_the_same_as_a_table(store
     assert '<th scope="row" class="nowrap">2026-11-23</th>' in growth
 
 
+async def test_it_holds_archives_against_what_retention_keeps(store):
+    growth = section(await page(store), "growth")
+    reader = Reader(store)
+    wanted = reader.wanted_archives()
+    reader.close()
+
+    # Seven daily, four weekly and six monthly: of 42 backups in a repository each.
+    assert wanted == 17 * 42
+    assert "retention keeps at most 714 when it is full" in growth
+
+
 async def test_a_first_visit_shows_the_next_command_and_nothing_that_is_empty(tmp_path):
     path = tmp_path / "store.db"
     async with await Store.open(path):

@@ -319,6 +319,11 @@ class Reader:
         with self._database.read() as connection:
             return growth_rows.read_growth(connection, repository=repository, url=url, since=since, until=until)
 
+    def wanted_archives(self) -> int:
+        """Return how many archives the retention of all backups keeps at most; negative when there is no end."""
+        with self._database.read() as connection:
+            return growth_rows.read_wanted(connection)
+
     def repository_names(self) -> tuple[str, ...]:
         """Return the names of the repositories that backups use."""
         with self._database.read() as connection:

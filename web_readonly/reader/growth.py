@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from schema.status import Growth
-from schema.tables import growth
+from schema.tables import backups, definitions, evidence, growth
+from web_readonly import retention
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy import Connection
+
+
+MAX_DEFINITIONS: Final = 300
 
 
 def read_growth(
@@ -29,3 +33,21 @@ def read_growth(
         Growth.model_construct(day=date.fromisoformat(row["day"]), **{name: row[name] for name in names})
         for row in rows
     )
+
+
+def read_wanted(connection: Connection) -> int:
+    """Return how many archives the retention of all backups keeps at most; ``UNLIMITED`` when there is no end.
+
+    A backup has the same repositories on each of its clients: they are counted on one of them.
+    """
+    found = connection.execute(select(definitions.c.backup, definitions.c.retention).limit(MAX_DEFINITIONS + 1)).all()
+    total = 0
+    for name, keeps in found:
+        most = retention.most(keeps)
+        if most == retention.UNLIMITED or len(found) > MAX_DEFINITIONS:
+            return retention.UNLIMITED
+        theirs = select(func.count(), func.min(backups.c.client)).where(backups.c.backup == name)
+        number, client = connection.execute(theirs).one()
+        here = (evidence.c.client == client) & (evidence.c.backup == name)
+        total += most * number * (connection.execute(select(func.count()).where(here)).scalar() or 0)
+    return total
