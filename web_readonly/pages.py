@@ -86,7 +86,7 @@ class Pages:
             "duration": format_duration,
             "tones": tones,
             "unhealed": unhealed,
-            "licence": metadata.metadata("borgmatic-director").get("License-Expression", "see LICENSE"),
+            "licence": metadata.metadata("borgmatic-director")["License-Expression"],
             "version": metadata.version("borgmatic-director"),
         }
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from schema.desired import Content
+    from schema.observed import RepositoryStatistics
     from schema.status import ArchiveStatus, BackupStatus, ClientStatus, Evidence, RunStatus
     from web_readonly.reader import Reader
     from web_readonly.reader.numbers import Standing
@@ -463,7 +464,11 @@ def run(reader: Reader, asked: Asked) -> Answer:
             "earlier": None if narrowed or after < 0 else max(-1, after - LOG_LINES),
             "source": reader.source(),
             "known": reader.known_revisions((main.revision,)),
-            "there": {one.archive_id for one in main.statistics[:ARCHIVES_LINKED] if _is_there(reader, main, one)},
+            "there": {
+                (one.repository, one.archive_id)
+                for one in main.statistics[:ARCHIVES_LINKED]
+                if _is_there(reader, main, one)
+            },
             **(_progress(reader, main, now=asked.now) if main.outcome is None else {}),
         },
     )

@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.store import Store
 from schema.errors import ExcerptLine, Problem, Severity
-from schema.observed import LogLine, Report, RunLog, RunStarted, Trigger
+from schema.observed import ArchivesSeen, LogLine, Report, RunLog, RunStarted, Trigger
 from schema.status import ClientChange, Hold, RevisionStatus, SourceStatus
 from tests.web_readonly import seeded
 from tests.web_readonly.visitor import visiting
@@ -220,3 +220,28 @@ async def test_a_search_that_finds_nothing_says_what_was_searched(log):
     text = await log.page(f"/runs/{RUN}?q=nothing+like+this&level=error")
 
     assert "No line has “nothing like this” in it and is of level error or above." in text
+
+
+async def test_a_run_links_the_archives_that_it_made_while_they_are_there(store):
+    run = seeded.run_id("db-1", "postgresql", 0)
+    archive = seeded.run_id(run, "archive") * 2
+    async with visiting(store) as client:
+        before = await (await client.get(f"/runs/{run}")).text()
+        async with await Store.open(store) as written:
+            await written.ingest(
+                client="db-1",
+                public_key=seeded.public_key("db-1"),
+                epoch="f" * 32,
+                items=[(1, pruned("cold"))],
+                through=1,
+                received=NOW,
+            )
+        after = await (await client.get(f"/runs/{run}")).text()
+
+    paths = {name: f'href="/archives/db-1/postgresql/{name}/{archive}"' for name in ("vault", "cold")}
+    assert {name: path in before for name, path in paths.items()} == {"vault": True, "cold": True}
+    assert {name: path in after for name, path in paths.items()} == {"vault": True, "cold": False}
+
+
+def pruned(repository: str) -> ArchivesSeen:
+    return ArchivesSeen(at=NOW, backup="postgresql", repository=repository, url="/mnt/cold/borg", available=True)
