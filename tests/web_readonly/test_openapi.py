@@ -210,6 +210,7 @@ CHROME = {
     "after_that": "a link to the day after",
     "more_users": "next of /backups?repository=",
     "known": "whether a revision has a page: /source/{revision}",
+    "there": "whether an archive has a page: /archives/{client}/{backup}/{repository}/{archive}",
     "views": "this very document",
 }
 """What stands beside an answer only to draw the page."""
