@@ -19,6 +19,7 @@ from reconciler.loop import LoopSettings, Reconciler, Result
 from reconciler.metrics import Metrics
 from reconciler.source import Source, SourceSettings
 from reconciler.store import Store
+from schema.assessment import silent_since
 from schema.desired import MAX_DESIRED_BYTES, PAYLOAD_TYPE, DesiredState
 from schema.envelope import ClientIdentity, DirectorIdentity, open_envelope
 from schema.errors import TerminalError, TransientError
@@ -158,6 +159,20 @@ async def test_a_broken_commit_changes_nothing_and_says_where(world: World) -> N
     status = await world.store.source()
     assert (status.revision, status.head) == (good, bad)
     assert await condition(world, "Stalled") == ("True", "InvalidSource")
+
+
+async def test_each_pass_says_when_it_was_and_by_when_the_next_is_due(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    await loop.reconcile()
+    world.git.commit(web="kind: [")  # also one that finds something wrong
+    await loop.reconcile()
+    status, now = await world.store.source(), world.time.now()
+    assert status.passed == now
+    assert status.expected is not None
+    assert status.expected >= now + timedelta(seconds=60)
+    assert silent_since(status, now=status.expected) is None
+    assert silent_since(status, now=status.expected + timedelta(hours=1)) == now
 
 
 async def test_the_commit_that_mends_it_is_published(world: World) -> None:
