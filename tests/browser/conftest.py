@@ -30,9 +30,13 @@ Theme = Literal["light", "dark"]
 Open = Callable[..., "Page"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, as the set-up installs it; its absence is a failure and no reason to skip."""
+    """Debian's Chromium, as the set-up installs it; its absence is a failure and no reason to skip.
+
+    While it is there, Playwright's loop runs in this thread, where asynchronous tests want theirs: it ends with the
+    module, and `make test` runs these tests in processes of their own.
+    """
     program = shutil.which("chromium")
     assert program is not None, "there is no chromium; run: tools/system-packages chromium"
     with sync_playwright() as playwright:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from reconciler.store import Store
-from schema.observed import RepositoryStatistics, RunProgress
+from schema.observed import RepositoryStatistics, RunProgress, Trigger
 from schema.status import RunStatus
 from tests.web_readonly import seeded
 from tests.web_readonly.visitor import visiting
@@ -22,7 +22,7 @@ def running(**heard) -> RunStatus:
         id="a" * 32,
         client="web-1",
         backup="web",
-        trigger="schedule",
+        trigger=Trigger.SCHEDULE,
         started=BEGAN,
         progress=RunProgress(**progress) if heard else None,
     )
