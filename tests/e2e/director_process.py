@@ -111,7 +111,9 @@ class DirectorProcess:
 
     def read(self, *words: object) -> Any:
         """Return the JSON of a command."""
-        return json.loads(self.command(*words, "-o", "json").stdout)
+        done = self.command(*words, "-o", "json")
+        assert done.returncode <= 1, f"{words} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        return json.loads(done.stdout)
 
     def until(self, check: Callable[[], Any]) -> Any:
         """Look again after every change that the director tells of, until ``check`` is true; then return it."""
