@@ -84,14 +84,19 @@ Duration = Annotated[
 """Seconds in memory; ``26h`` in YAML and JSON."""
 
 
+FIRST_MOMENT = datetime(2, 1, 1, tzinfo=UTC)
+LAST_MOMENT = datetime(9998, 12, 31, tzinfo=UTC)
+"""A year within what Python can tell, so that no time zone, and no span added to what a stranger says, leads out."""
+
+
 def _utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a time needs an offset, for example 2026-11-23T18:00:00Z")
     try:
-        return value.astimezone(UTC)
+        return min(max(value.astimezone(UTC), FIRST_MOMENT), LAST_MOMENT)
     except OverflowError:
         raise ValueError("a time lies in the years 1 to 9999") from None
 
 
 Moment = Annotated[datetime, AfterValidator(_utc)]
-"""A point in time, always with offset, kept in UTC."""
+"""A point in time, always with offset, kept in UTC; from ``FIRST_MOMENT`` to ``LAST_MOMENT``."""

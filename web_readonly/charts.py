@@ -26,6 +26,8 @@ TALL: Final = 100
 
 
 def _share(moment: datetime, since: datetime, until: datetime) -> float:
+    if until <= since:  # all that a stranger's clock tells of is now, or to come
+        return 0.0
     return min(100.0, max(0.0, 100 * (moment - since) / (until - since)))
 
 

@@ -63,8 +63,8 @@ def judge(starts: Iterable[datetime], retention: Mapping[str, int | str], *, tim
     rules: list[Rule] = []
     within = retention.get("keep_within")
     if isinstance(within, str) and (found := _WITHIN.fullmatch(within)):
-        since = now - timedelta(seconds=int(found[1]) * _UNITS[found[2]])
-        kept = tuple(start for start in left if start > since)
+        length = timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+        kept = tuple(start for start in left if now - start < length)
         rules.append(Rule(f"within {within}", UNLIMITED, kept))
         left = [start for start in left if start not in kept]
     for name, period in _PERIODS.items():

@@ -45,15 +45,15 @@ def due_around(cron: str, time_zone: str, day: date) -> tuple[datetime, ...]:
 
 @lru_cache(maxsize=512)
 def _due_around(cron: str, time_zone: str, day: date) -> tuple[datetime, ...]:
-    first = datetime.combine(day, time(), UTC) - _DAY
     try:
+        first = datetime.combine(day, time(), UTC) - _DAY
         schedules.check_cron(cron)
         return tuple(
             schedules.due_between(
                 cron, time_zone=time_zone, after=first - timedelta(seconds=1), until=first + 10 * _DAY, limit=_MOST
             )
         )
-    except ValueError:
+    except (ValueError, OverflowError):  # no schedule, or at the end of all days
         return ()
 
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from schema.scalars import (
+    FIRST_MOMENT,
+    LAST_MOMENT,
     MAX_DURATION_SECONDS,
     Digest,
     Duration,
@@ -141,3 +143,12 @@ def test_a_moment_is_kept_in_utc():
 def test_a_time_without_an_offset_is_no_moment():
     with pytest.raises(ValidationError, match="a time needs an offset"):
         TypeAdapter[datetime](Moment).validate_json('"2026-11-23T18:00:00"')
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "9999-12-31T23:00:00+14:00"])
+def test_a_moment_at_the_end_of_all_years_is_moved_to_where_zones_and_spans_lead_nowhere_else(text: str):
+    moment = TypeAdapter(Moment).validate_python(text)
+
+    assert moment in {FIRST_MOMENT, LAST_MOMENT}
+    assert abs(moment.astimezone(timezone(timedelta(hours=14))) - moment) == timedelta(0)
+    assert moment - timedelta(days=360) < moment < moment + timedelta(days=360)
