@@ -57,7 +57,7 @@ def archive(reader: Reader, asked: Asked) -> Answer:
             known["commands"] = restoring.commands(found, file=file, path=path, dumps=dumps)
     return Answer(
         found.model_copy(update=known),
-        {
+        lambda: {
             "told": told,
             "above": path.split("/") if path else [],
             "base": base,

@@ -106,7 +106,7 @@ class Pages:
             filters=filters,
             again=partial(_again, asked),
             twin=_twin(view, asked) if view.api else "",
-            **answer.beside,
+            **answer.beside(),
         )
 
     def error(self, *, status: int, title: str, message: str, hint: str, now: datetime) -> bytes:

@@ -146,7 +146,7 @@ def samples(reader: Reader, asked: Asked) -> Answer:
 
 def retained(reader: Reader, asked: Asked) -> Answer:
     """Answer which rule keeps which archive of one backup, in each of its repositories."""
-    judged: dict[str, Retained] = dict(questions.placement(reader, asked).beside["retained"])
+    judged: dict[str, Retained] = dict(questions.placement(reader, asked).beside()["retained"])
     shown = tuple(
         RetainedShown(
             repository=repository,

@@ -131,7 +131,8 @@ class Answer:
     """The main answer, and what a page shows beside it."""
 
     main: BaseModel
-    beside: Mapping[str, Any] = field(default_factory=dict)
+    beside: Callable[[], Mapping[str, Any]] = dict
+    """Asked for by pages alone: the JSON does without, and without its cost."""
 
 
 def _found(value: T | None, kind: str, name: str, *, look: str, near: Sequence[str] = ()) -> T:
@@ -148,18 +149,17 @@ def _found(value: T | None, kind: str, name: str, *, look: str, near: Sequence[s
 def overview(reader: Reader, asked: Asked) -> Answer:
     """Answer whether anything is unprotected, and what to do first."""
     since = asked.now.replace(minute=asked.now.minute // 10 * 10, second=0, microsecond=0) - timedelta(days=1)
-    timeline = reader.timeline(
-        TimelineFilter(), since=since, until=since + timedelta(days=2), rows=OVERVIEW_ROWS, now=asked.now
-    )
     main = reader.overview(now=asked.now)
     return Answer(
         main,
-        {
+        lambda: {
             "silent": assessment.silent_since(main.source, now=asked.now),
             "running": reader.runs(RunFilter(outcome="running"), limit=5).items,
             "runs": reader.runs(limit=1).items,
             "pending": reader.pending(),
-            "timeline": timeline,
+            "timeline": reader.timeline(
+                TimelineFilter(), since=since, until=since + timedelta(days=2), rows=OVERVIEW_ROWS, now=asked.now
+            ),
             "growth": reader.growth(since=asked.now - GROWTH, until=asked.now),
             "wanted": reader.wanted_archives(),
         },
@@ -171,7 +171,7 @@ def source(reader: Reader, asked: Asked) -> Answer:
     main = reader.source()
     return Answer(
         main,
-        {
+        lambda: {
             "revisions": reader.revisions(limit=30, before=asked.text("after")),
             "silent": assessment.silent_since(main, now=asked.now),
         },
@@ -187,7 +187,7 @@ def revision(reader: Reader, asked: Asked) -> Answer:
     """Answer how one revision was judged, and why."""
     name = asked.path["revision"]
     main, problems = _found(reader.revision(name), "revision", name, look="/source for those that were seen")
-    return Answer(main, {"problems": problems, "source": reader.source()})
+    return Answer(main, lambda: {"problems": problems, "source": reader.source()})
 
 
 def events(reader: Reader, asked: Asked) -> Answer:
@@ -199,7 +199,9 @@ def events(reader: Reader, asked: Asked) -> Answer:
         since=asked.moment("since"),
         until=asked.moment("until", end=True),
     )
-    return Answer(reader.events(wanted, limit=asked.limit(), before=asked.text("after")), {"reasons": reader.reasons()})
+    return Answer(
+        reader.events(wanted, limit=asked.limit(), before=asked.text("after")), lambda: {"reasons": reader.reasons()}
+    )
 
 
 def about(reader: Reader, asked: Asked) -> Answer:
@@ -207,7 +209,7 @@ def about(reader: Reader, asked: Asked) -> Answer:
     main = reader.source()
     return Answer(
         main,
-        {
+        lambda: {
             "tokens": reader.tokens(),
             "lockouts": reader.lockouts(now=asked.now),
             "facts": reader.facts(),
@@ -235,7 +237,7 @@ def clients(reader: Reader, asked: Asked) -> Answer:
     page = reader.clients(wanted, limit=asked.limit(), after=asked.text("after"), now=asked.now)
     return Answer(
         page,
-        {
+        lambda: {
             "pending": reader.pending(),
             "states": CLIENT_STATES,
             "counts": reader.client_counts(now=asked.now),
@@ -251,13 +253,12 @@ def client(reader: Reader, asked: Asked) -> Answer:
     """Answer what one client should have, has, and does."""
     name = asked.path["client"]
     main = _client(reader, asked)
-    content, state = reader.content(name), reader.state(name)
-    runs = reader.runs(RunFilter(client=name), limit=30).items
-    return Answer(
-        main,
-        {
+
+    def beside() -> Mapping[str, Any]:
+        content, state = reader.content(name), reader.state(name)
+        return {
             "backups": reader.backups(BackupFilter(client=name), limit=200, now=asked.now).items,
-            "runs": runs,
+            "runs": reader.runs(RunFilter(client=name), limit=30).items,
             "events": reader.events(EventFilter(client=name), limit=8).items,
             "files": _files(reader, main, content),
             "source": reader.source(),
@@ -268,8 +269,9 @@ def client(reader: Reader, asked: Asked) -> Answer:
             "applied_expires": state.expires if state else None,
             "dropped": state.dropped_events if state else 0,
             "known": reader.known_revisions((main.applied_revision, main.desired_revision)),
-        },
-    )
+        }
+
+    return Answer(main, beside)
 
 
 def client_files(reader: Reader, asked: Asked) -> Answer:
@@ -297,7 +299,7 @@ def _files(reader: Reader, main: ClientStatus, content: Content | None) -> tuple
 def backups(reader: Reader, asked: Asked) -> Answer:
     """Answer whether each backup meets its objective."""
     page = reader.backups(_backup_filter(asked), limit=asked.limit(), after=asked.text("after"), now=asked.now)
-    return Answer(page, {"states": BACKUP_STATES})
+    return Answer(page, lambda: {"states": BACKUP_STATES})
 
 
 def _backup_filter(asked: Asked, *, backup: str = "") -> BackupFilter:
@@ -319,19 +321,20 @@ def backup(reader: Reader, asked: Asked) -> Answer:
     there = page if page.items or after else None
     near = reader.neighbours("backup", name) if there is None else ()
     _found(there, "backup", name, look="/backups for all of them", near=near)
-    # Those that need a person come first, whatever page they would stand on.
-    bad = () if after else reader.backups(BackupFilter(backup=name, state="unprotected"), limit=20, now=asked.now).items
-    worst = {one.client for one in bad}
-    rows = (*bad, *(one for one in page.items if one.client not in worst))
-    return Answer(
-        page,
-        {
+
+    def beside() -> Mapping[str, Any]:
+        # Those that need a person come first, whatever page they would stand on.
+        bad = BackupFilter(backup=name, state="unprotected")
+        first = () if after else reader.backups(bad, limit=20, now=asked.now).items
+        worst = {one.client for one in first}
+        return {
             "name": name,
             "runs": reader.runs(RunFilter(backup=name), limit=30).items,
-            "rows": evidence_rows(rows),
+            "rows": evidence_rows((*first, *(one for one in page.items if one.client not in worst))),
             "standings": _by_state(reader.standings(backup=name, now=asked.now)),
-        },
-    )
+        }
+
+    return Answer(page, beside)
 
 
 def _by_state(standings: Sequence[Standing]) -> dict[str, int]:
@@ -349,7 +352,7 @@ def placement(reader: Reader, asked: Asked) -> Answer:
     )
     return Answer(
         main,
-        {
+        lambda: {
             "runs": reader.runs(RunFilter(client=of, backup=name), limit=30).items,
             "archives": reader.archives(client=of, backup=name, limit=20).items,
             "retained": {
@@ -387,7 +390,7 @@ def evidence_rows(
 def repositories(reader: Reader, asked: Asked) -> Answer:
     """Answer which Borg repositories there are, and how full."""
     page = reader.repositories(limit=asked.limit(), after=asked.text("after"))
-    return Answer(page, {"growth": reader.growth(since=asked.now - GROWTH, until=asked.now)})
+    return Answer(page, lambda: {"growth": reader.growth(since=asked.now - GROWTH, until=asked.now)})
 
 
 def repository(reader: Reader, asked: Asked) -> Answer:
@@ -397,18 +400,19 @@ def repository(reader: Reader, asked: Asked) -> Answer:
     there = page if page.items or after else None
     near = reader.neighbours("repository", name) if there is None else ()
     _found(there, "repository", name, look="/repositories for all of them", near=near)
-    users = reader.backups(BackupFilter(repository=name), limit=USERS, now=asked.now)
-    return Answer(
-        page,
-        {
+
+    def beside() -> Mapping[str, Any]:
+        users = reader.backups(BackupFilter(repository=name), limit=USERS, now=asked.now)
+        return {
             "name": name,
             "rows": evidence_rows(users.items, repository=name),
             "more_users": bool(users.next),
             "wanted": retention.wanted(one.retention for one in users.items),
             "growth": reader.growth(repository=name, since=asked.now - GROWTH, until=asked.now),
             "archives": reader.archives(repository=name, limit=15).items,
-        },
-    )
+        }
+
+    return Answer(page, beside)
 
 
 def archives(reader: Reader, asked: Asked) -> Answer:
@@ -430,7 +434,8 @@ def archives(reader: Reader, asked: Asked) -> Answer:
 def runs(reader: Reader, asked: Asked) -> Answer:
     """Answer what ran."""
     return Answer(
-        reader.runs(_run_filter(asked), limit=asked.limit(), before=asked.text("after")), {"outcomes": RUN_OUTCOMES}
+        reader.runs(_run_filter(asked), limit=asked.limit(), before=asked.text("after")),
+        lambda: {"outcomes": RUN_OUTCOMES},
     )
 
 
@@ -454,11 +459,10 @@ def run(reader: Reader, asked: Asked) -> Answer:
         after = max(-1, line - LINES_BEFORE - 2)
     elif after is None:
         after = -1 if narrowed else max(-1, main.log_lines - LOG_LINES - 1)
-    log = _log(reader, asked, after=after)
     return Answer(
         main,
-        {
-            "log": log,
+        lambda: {
+            "log": _log(reader, asked, after=after),
             "after": after,
             "levels": _LEVELS,
             "earlier": None if narrowed or after < 0 else max(-1, after - LOG_LINES),

@@ -34,7 +34,7 @@ def timeline(reader: Reader, asked: Asked) -> Answer:
     day = since.date() if asked.text("day") else None
     return Answer(
         main,
-        {
+        lambda: {
             "outcomes": RUN_OUTCOMES,
             "day": day.isoformat() if day else "",
             "before": ((day or today) - DAY).isoformat(),
@@ -62,7 +62,7 @@ def schedule(reader: Reader, asked: Asked) -> Answer:
     repository = asked.text("repository")
     return Answer(
         reader.schedule(repository=repository, now=asked.now),
-        {"names": reader.repository_names()},
+        lambda: {"names": reader.repository_names()},
     )
 
 

@@ -84,7 +84,7 @@ def _first_sentence(text: str) -> str:
 
 def _endpoints(_: Reader, __: Asked) -> Answer:
     """Answer which addresses the API has."""
-    return Answer(Page[str](), {"views": [view for view in VIEWS if view.api]})
+    return Answer(Page[str](), lambda: {"views": [view for view in VIEWS if view.api]})
 
 
 VIEWS: Final = (

@@ -256,10 +256,10 @@ ELSEWHERE = {
 
 @pytest.mark.parametrize("view", [view for view in VIEWS if view.template], ids=lambda view: view.path)
 def test_all_that_a_page_shows_is_in_the_api(view, reader, document):
-    answer = view.question(reader, Asked(now=seeded.NOW, path=names(view)))
+    beside = view.question(reader, Asked(now=seeded.NOW, path=names(view))).beside()
 
-    assert set(answer.beside) <= {*CHROME, *ELSEWHERE}, "give it an address in web_readonly.parts, and say which here"
-    assert {API + ELSEWHERE[name] for name in answer.beside if name in ELSEWHERE} <= set(document["paths"])
+    assert set(beside) <= {*CHROME, *ELSEWHERE}, "give it an address in web_readonly.parts, and say which here"
+    assert {API + ELSEWHERE[name] for name in beside if name in ELSEWHERE} <= set(document["paths"])
 
 
 def test_the_reference_lists_every_address_with_its_filters():

@@ -72,7 +72,13 @@ class Database:
             return connection
 
         engine = create_engine(
-            "sqlite://", creator=connect, poolclass=QueuePool, pool_size=_CONNECTIONS, max_overflow=_CONNECTIONS
+            "sqlite://",
+            creator=connect,
+            poolclass=QueuePool,
+            pool_size=_CONNECTIONS,
+            max_overflow=_CONNECTIONS,
+            # A write of others empties the caches of all connections: the one used last is filled again the most.
+            pool_use_lifo=True,
         )
         engine.dialect.statement_compiler = _WithHints
         event.listen(engine, "begin", _begin)
