@@ -55,7 +55,7 @@ def read_timeline(
     connection: Connection, wanted: TimelineFilter, *, since: datetime, until: datetime, rows: int, now: datetime
 ) -> Timeline:
     """Return at most ``rows`` clients between two moments: failed, late and running first, then the busiest."""
-    names = [wanted.client] if wanted.client else _first(connection, wanted, since=since, until=until, now=now)
+    names = [wanted.client] if wanted.client else _first(connection, wanted, rows, since=since, until=until, now=now)
     shown = names[:rows]
     spans = _spans(connection, shown, wanted.outcome, since=since, until=until)
     due = _due(connection, shown, since=since, until=until, now=now) if wanted.outcome is None else {}
@@ -72,11 +72,14 @@ def read_timeline(
 
 
 def _first(
-    connection: Connection, wanted: TimelineFilter, *, since: datetime, until: datetime, now: datetime
+    connection: Connection, wanted: TimelineFilter, rows: int, *, since: datetime, until: datetime, now: datetime
 ) -> list[str]:
+    """Return more than ``rows`` names, or all that there are: no kind is looked for that would not be shown."""
     found: dict[str, None] = {}
     for names in _candidates(connection, wanted, since=since, until=until, now=now):
         found |= dict.fromkeys(names)
+        if len(found) > rows:
+            break
     return list(found)
 
 
@@ -220,7 +223,8 @@ def _crowd(connection: Connection, *, since: datetime, until: datetime, now: dat
     running = select(at, func.count()).where(runs.c.outcome.is_(None), runs.c.started >= since, runs.c.started < until)
     for bucket, number in connection.execute(running.group_by(at)):
         started[bucket]["running"] = number
-    due = {row.bucket: row.number for row in connection.execute(_DUE, _buckets(max(since, now), until))}
+    starting = connection.execute(_DUE, _buckets(max(since, now), until))
+    due = {bucket: number for bucket, number in starting if number}
     return tuple(
         Crowd.model_construct(at=_moment(bucket), started=started.get(bucket, {}), due=due.get(bucket, 0))
         for bucket in sorted({*started, *due})
@@ -250,9 +254,14 @@ _STARTED: Final = (
     .correlate(_bucket, _outcome)
     .scalar_subquery()
 )
-_ENDED: Final = (
-    select(_bucket.c.value, _outcome.c.value, _STARTED).select_from(_bucket.join(_outcome, true())).where(_STARTED > 0)
+_COUNTED: Final = (
+    select(_bucket.c.value.label("bucket"), _outcome.c.value.label("kind"), _STARTED.label("number"))
+    .select_from(_bucket.join(_outcome, true()))
+    .cte("counted")
+    .prefix_with("MATERIALIZED")
 )
+"""Not a part of the statement that leaves out the zeros: else SQLite counts twice."""
+_ENDED: Final = select(*_COUNTED.c).where(_COUNTED.c.number > 0)
 _STARTING: Final = (
     select(func.count())
     .where(_within(backups.c.next_due), backups.c.suspended.is_(False))
@@ -261,7 +270,7 @@ _STARTING: Final = (
     .scalar_subquery()
     .label("number")
 )
-_DUE: Final = select(_bucket.c.value.label("bucket"), _STARTING).where(_STARTING.element > 0)
+_DUE: Final = select(_bucket.c.value.label("bucket"), _STARTING)
 
 
 def _moment(bucket: str) -> datetime:
