@@ -167,12 +167,12 @@ def _next_local(cron: str, local: datetime) -> datetime:
     return _next_of(_locals(cron, local))
 
 
-def _locals(cron: str, local: datetime) -> croniter:
+def _locals(cron: str, local: datetime) -> croniter[datetime]:
     """Return the wall-clock times after ``local`` at which a schedule is due."""
     return croniter(_ALIASES.get(cron, cron), local, ret_type=datetime, max_years_between_matches=_SEARCH_YEARS)
 
 
-def _next_of(candidates: croniter) -> datetime:
+def _next_of(candidates: croniter[datetime]) -> datetime:
     found = candidates.get_next()
     if not isinstance(found, datetime):
         raise TypeError(f"croniter returned {type(found).__name__}, not a datetime")

@@ -25,6 +25,11 @@ HOURS: Final = 7 * 24
 _DAY: Final = timedelta(days=1)
 _MOST: Final = 3_000
 """Due moments of one schedule: every five minutes for ten days. One that is due oftener is cut off."""
+_KEPT: Final = 512
+WORK: Final = 100_000
+"""Due moments that one question looks at: what is beyond is left out, so that no schedule makes the pages wait."""
+_NEAR: Final = timedelta(days=10)
+"""A start that is further away tells nothing of this week's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ def due_around(cron: str, time_zone: str, day: date) -> tuple[datetime, ...]:
     return _due_around(cron, time_zone or "UTC", day)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=_KEPT)
 def _due_around(cron: str, time_zone: str, day: date) -> tuple[datetime, ...]:
     try:
         first = datetime.combine(day, time(), UTC) - _DAY
@@ -73,9 +78,30 @@ def starts_after(cron: str, time_zone: str, start: datetime, *, until: datetime)
 
 def starts_of(bunch: Bunch, *, since: datetime) -> list[datetime]:
     """Return the starts of a bunch in the week from ``since``."""
-    later = shift(bunch.cron, bunch.time_zone, bunch.start)
+    later = shift(bunch.cron, bunch.time_zone, _told(bunch, since))
     due = due_around(bunch.cron, bunch.time_zone, since.date())
     return [moment + later for moment in due if since <= moment + later < since + WEEK]
+
+
+def affordable(bunches: Iterable[Bunch], *, since: datetime, work: int = WORK) -> tuple[list[Bunch], list[Bunch]]:
+    """Return what can be counted within bounds, and what cannot: more moments, or more schedules than are kept."""
+    fine: list[Bunch] = []
+    beyond: list[Bunch] = []
+    known: set[tuple[str, str, date]] = set()
+    for bunch in bunches:
+        told = _told(bunch, since)
+        asked = {(bunch.cron, bunch.time_zone, day.date()) for day in (since, told) if day is not None}
+        if work <= 0 or len(known | asked) > _KEPT:
+            beyond.append(bunch)
+            continue
+        known |= asked
+        work -= sum(len(due_around(*one)) for one in asked)
+        fine.append(bunch)
+    return fine, beyond
+
+
+def _told(bunch: Bunch, since: datetime) -> datetime | None:
+    return bunch.start if bunch.start is not None and abs(bunch.start - since) < _NEAR else None
 
 
 def by_hour(bunches: Iterable[Bunch], *, since: datetime) -> list[Counter[Bunch]]:

@@ -41,7 +41,7 @@ FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 
 MOST = 2**63 - 1
 RUNNING, ENDED = "a" * 32, "b" * 32
 PARTS = {"client": "web-1", "backup": "web", "repository": "nas", "archive": "ab" * 8, "revision": "c" * 40}
-BACKUPS = {"web": {"keep_daily": 7}, "within": {"keep_within": "999999y"}}
+BACKUPS: dict[str, dict[str, int | str]] = {"web": {"keep_daily": 7}, "within": {"keep_within": "999999y"}}
 
 
 async def seed(path: Path, at: datetime, *, zone: str) -> None:

@@ -114,3 +114,33 @@ async def test_the_page_says_when_and_where_runs_pile_up(store):
     assert "<option>cold</option>" in html
     assert "No backup with a schedule uses this repository" in narrow
     assert json["hours"][17] == 37
+
+
+# --- Schedules that mean harm -----------------------------------------------------------------------------------------
+
+
+def test_many_schedules_that_are_due_all_the_time_are_counted_in_part():
+    bunches = [Bunch(f"{number}-59,0-59 * * * *", "UTC", None, 1) for number in range(55)]
+
+    fine, beyond = starts.affordable(bunches, since=SINCE)
+
+    assert len(fine) == -(-starts.WORK // 3_000)
+    assert len(fine) + len(beyond) == 55
+
+
+def test_more_schedules_than_are_kept_are_counted_in_part():
+    bunches = [Bunch(f"{number % 60} {number // 60} * * *", "UTC", None, 1) for number in range(600)]
+
+    fine, beyond = starts.affordable(bunches, since=SINCE)
+
+    assert (len(fine), len(beyond)) == (512, 88)
+
+
+def test_a_start_that_is_told_for_a_thousand_years_from_now_costs_nothing():
+    far = [Bunch("* * * * *", "UTC", NOW + timedelta(days=365 * number), 1) for number in range(1, 1_000)]
+
+    starts.affordable(far[:1], since=SINCE)
+    before = starts._due_around.cache_info().misses
+    starts.by_hour(far[:10], since=SINCE)
+
+    assert starts._due_around.cache_info().misses == before

@@ -25,6 +25,8 @@ _BUNCHES: Final = 4_000
 _BUSIEST: Final = 6
 _NAMES: Final = 6
 _PLACES: Final = 5
+_WORK: Final = starts.WORK // 5
+"""Of one place."""
 _USERS: Final = 250
 """Of one place: beyond, the hour is of these, and the work is scaled up."""
 NEXT: Final = 12
@@ -33,7 +35,8 @@ NEXT: Final = 12
 def read_schedule(connection: Connection, *, repository: str, now: datetime) -> Schedule:
     """Return the week from the hour of ``now``, of all backups or of those that use a repository."""
     since = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    bunches, by_hand, suspended, left_out = _bunches(connection, repository)
+    scheduled, by_hand, suspended, left_out = _bunches(connection, repository)
+    bunches, beyond = starts.affordable(scheduled, since=since)
     hours = starts.by_hour(bunches, since=since)
     counts = tuple(hour.total() for hour in hours)
     return Schedule(
@@ -45,7 +48,7 @@ def read_schedule(connection: Connection, *, repository: str, now: datetime) -> 
         scheduled=sum(bunch.number for bunch in bunches),
         by_hand=by_hand,
         suspended=suspended,
-        left_out=left_out,
+        left_out=left_out + sum(bunch.number for bunch in beyond),
         busiest=_busiest(connection, hours, since=since),
         meetings=_meetings(connection, repository, since=since),
         next=read_next(connection, repository=repository, limit=NEXT, after="", now=now).items,
@@ -133,7 +136,8 @@ def _meeting(connection: Connection, repository: str, url: str, users: int, *, s
         start = None if next_due is None else next_due.replace(minute=next_due.minute // 10 * 10, second=0)
         took[cron, time_zone, start].append((finished - started).total_seconds() if finished else None)
     bunches = {Bunch(*key, number=len(each)): each for key, each in took.items()}
-    hours = starts.by_hour(bunches, since=since)
+    fine, _ = starts.affordable(bunches, since=since, work=_WORK)
+    hours = starts.by_hour(fine, since=since)
     best = max(range(len(hours)), key=lambda at: hours[at].total())
     if hours[best].total() < 2:
         return None
