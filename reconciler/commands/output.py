@@ -263,6 +263,9 @@ def configure_logging(*, verbose: bool = False) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(10 if verbose else 20),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )
+    from reconciler.commands import server_log
+
+    server_log.take_over()
 
 
 def _scrubbed(_logger: Any, _method: str, event: Any) -> Any:
