@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import partial
+import re
+from functools import lru_cache, partial
 from importlib import metadata, resources
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
@@ -128,15 +129,30 @@ class Pages:
 def _finalize(value: Any) -> Any:
     if value is None:
         raise TypeError("a template shows None: say what is meant when there is nothing")
-    return formats.shown(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return _shown(value) if len(value) <= _SHORT else formats.shown(value)
+
+
+_SHORT: Final = 64
+_shown: Final = lru_cache(maxsize=8_192)(formats.shown)
+"""Names, words and sizes come again on every page, and are looked through once."""
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_.~-]*", re.ASCII)
+"""What stays as it is in an address, as almost all names do."""
+
+
+def _quoted(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) else quote(text, safe="")
 
 
 def link(*parts: str, query: Mapping[str, str | tuple[str, ...]] | None = None) -> str:
     """Return the path of a page: the first part as it is, the others quoted; then the filters that are not empty."""
-    path = parts[0] + "".join(f"/{quote(part, safe='')}" for part in parts[1:])
+    path = "/".join([parts[0], *map(_quoted, parts[1:])])
+    if not query:
+        return path
     given = [
         (name, value)
-        for name, values in (query or {}).items()
+        for name, values in query.items()
         for value in ([values] if isinstance(values, str) else values)
         if value
     ]

@@ -114,6 +114,9 @@ def read_standings(connection: Connection, *, client: str, backup: str, now: dat
         query = query.where(backups.c.client == client)
     if backup:
         query = query.where(backups.c.backup == backup)
+    if backup and not client:
+        # To walk through all backups in this index costs a third of looking up each one of the name.
+        query = query.with_hint(backups, "INDEXED BY ix_backups_protected_until")
     return tuple(Standing(one, bool(archive), number) for one, archive, number in connection.execute(query, _at(now)))
 
 
