@@ -20,7 +20,10 @@ from schema.status import Following
 from tests.benchmarks.visits import one_of_each, read_names
 from tests.web_readonly import seeded
 from tests.web_readonly.visitor import visiting
+from web_readonly import questions
+from web_readonly.questions import Asked as PageAsked
 from web_readonly.reader import BackupFilter, ClientFilter, EventFilter, Reader, RunFilter
+from web_readonly.reader.timeline import TimelineFilter
 
 HISTORY = ("runs", "run_logs", "archives", "samples", "growth", "events", "contents")
 """Tables that grow with time: nothing may walk through one of them to its end."""
@@ -189,6 +192,10 @@ HOT: dict[str, tuple[Callable[[Reader], object], tuple[str, ...]]] = {
             "SEARCH backups USING INDEX ix_backups_protected_until (protected_until<?)",
         ),
     ),
+    "how a backup stands on all its clients": (
+        lambda reader: reader.standings(backup="web", now=seeded.NOW),
+        ("SCAN backups USING COVERING INDEX ix_backups_protected_until",),
+    ),
     "how all repositories grew": (
         lambda reader: reader.growth(since=seeded.NOW - timedelta(days=90), until=seeded.NOW),
         ("SEARCH growth USING INDEX ix_growth_repository_url_day (repository=? AND url=? AND day>? AND day<?)",),
@@ -207,6 +214,31 @@ def test_what_is_asked_most_is_found_by_the_index_made_for_it(name, seeded_store
     steps = {step for one in asked for step in plan(seeded_store, one)}
 
     assert set(expected) - steps == set(), "\n".join(sorted(steps))
+
+
+def test_the_json_asks_for_nothing_that_only_its_page_shows(seeded_store):
+    reader = Reader(seeded_store)
+    with listening() as by_json:
+        answer = questions.clients(reader, PageAsked(now=seeded.NOW))
+    with listening() as by_page:
+        answer.beside()
+    reader.close()
+
+    facets = [["GROUP BY clients.labels" in one.statement for one in asked] for asked in (by_json, by_page)]
+    assert [any(found) for found in facets] == [False, True]
+
+
+def test_of_the_timeline_no_kind_is_looked_for_that_would_not_be_shown(seeded_store):
+    reader = Reader(seeded_store)
+    window = {"since": seeded.NOW - timedelta(days=1), "until": seeded.NOW + timedelta(days=1), "now": seeded.NOW}
+    with listening() as by_few:
+        few = reader.timeline(TimelineFilter(), rows=1, **window)
+    with listening() as by_all:
+        whole = reader.timeline(TimelineFilter(), rows=1_000, **window)
+    reader.close()
+
+    assert (few.rows, few.more, whole.more) == (whole.rows[:1], True, False)
+    assert len(by_few) < len(by_all)
 
 
 def test_of_a_list_of_clients_only_those_shown_are_read_whole(seeded_store):
