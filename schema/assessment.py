@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from schema.errors import Severity
+from schema.observed import DriftKind, Outcome
 from schema.scalars import format_duration
 from schema.status import Attention, Condition, ConditionType, Following
 
@@ -202,12 +203,13 @@ def source_attention(source: SourceStatus) -> list[Attention]:
         )
     for condition in source.conditions:
         if condition.type is ConditionType.STALLED and condition.status == "True" and not found:
+            message, _, hint = condition.message.partition("\n")
             found.append(
                 Attention(
                     level="critical",
                     subject="source",
-                    message=condition.message or condition.reason,
-                    fix="director status",
+                    message=message or condition.reason,
+                    fix=hint.strip() or "director reconcile",
                     link="/source",
                 )
             )
@@ -233,19 +235,25 @@ def silent_since(source: SourceStatus, *, now: datetime) -> datetime | None:
     return source.passed if source.expected is not None and now > source.expected + SLACK else None
 
 
+FAILURES = frozenset({Outcome.FAILED, Outcome.LOST})
+"""A run that ended so left no archive that can be relied on."""
+
+
 def backup_attention(backup: BackupStatus, condition: Condition) -> Attention | None:
-    """Return what an unprotected backup needs."""
-    if condition.status != "False":
-        return None
+    """Return what a backup needs that is unprotected, or that will be: its last run failed."""
     last = backup.last_run
+    is_unprotected, has_failed = condition.status == "False", last is not None and last.outcome in FAILURES
+    if not is_unprotected and (backup.suspended or not has_failed):
+        return None
     message, fix = condition.message, f"director runs --client {backup.client} --backup {backup.backup}"
-    if last is not None and last.outcome == "failed":
-        message = f"{message}; the last run failed: {last.error or 'see its log'}"
-        fix = last.hint or fix
+    if last is not None and has_failed:
+        failure = f"the last run {'was lost' if last.outcome == 'lost' else 'failed'}: {last.error or 'see its log'}"
+        message = f"{message}; {failure}" if is_unprotected else failure
+        fix = last.hint or f"director runs --run {last.id[:12]}"
     elif condition.reason == "RepositoryUnavailable":
         fix = f"on {backup.client}: director-client doctor"
     return Attention(
-        level="critical",
+        level="critical" if is_unprotected else "warning",
         subject=f"backup/{backup.client}/{backup.backup}",
         message=message,
         fix=fix,
@@ -293,11 +301,17 @@ def client_attention(client: ClientStatus) -> list[Attention]:
                 level="warning",
                 subject=subject,
                 message=_and_more(open_drift),
-                fix=f"director drift --client {client.name}",
+                fix=_drift_fix(client.name, open_drift[0]),
                 link=link,
             )
         )
     return found
+
+
+def _drift_fix(client: str, drift: Drift) -> str:
+    if drift.kind is DriftKind.SOURCE_MISSING:
+        return f"on {client}: make or mount it; or take it out of source_directories"
+    return f"director drift --client {client}"
 
 
 def pending_attention(pending: PendingClient) -> Attention:
@@ -313,7 +327,7 @@ def pending_attention(pending: PendingClient) -> Attention:
     return Attention(
         level="warning",
         subject=f"client/{pending.name}",
-        message=f"'{pending.name}' asks to be let in (key {pending.fingerprint})",
-        fix="director clients pending",
+        message=f"'{pending.name}' asks to be let in: `director-client fingerprint` there says {pending.fingerprint}?",
+        fix=f"director clients approve {pending.fingerprint}",
         link="/clients",
     )

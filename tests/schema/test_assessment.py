@@ -13,6 +13,7 @@ from schema.status import (
     BackupStatus,
     ClientStatus,
     Condition,
+    ConditionType,
     Evidence,
     Following,
     Hold,
@@ -172,7 +173,45 @@ def test_an_unprotected_backup_says_why_its_last_run_failed():
     assert found is not None
     assert found.message.endswith("the last run failed: connection refused")
     assert found.fix == "is the nas on?"
-    assert assessment.backup_attention(backup, protected(seen(1))) is None
+
+
+def test_a_failed_run_needs_a_person_before_the_backup_is_overdue():
+    run = RunStatus(id="a" * 32, client="web-1", backup="files", trigger=Trigger.SCHEDULE, started=NOW)
+
+    def found(outcome: Outcome | None, *, suspended: bool = False) -> Attention | None:
+        ended = run.model_copy(update={"outcome": outcome, "error": "no space left"})
+        backup = BackupStatus(client="web-1", backup="files", last_run=ended, suspended=suspended)
+        return assessment.backup_attention(backup, protected(seen(1)))
+
+    failed, lost = found(Outcome.FAILED), found(Outcome.LOST)
+    assert failed is not None
+    assert lost is not None
+    assert (failed.level, failed.message) == ("warning", "the last run failed: no space left")
+    assert failed.fix == "director runs --run aaaaaaaaaaaa"
+    assert lost.message == "the last run was lost: no space left"
+    assert found(Outcome.SUCCEEDED) is None
+    assert found(Outcome.FAILED, suspended=True) is None
+
+
+def test_a_source_that_cannot_be_used_says_what_to_do_not_only_where_to_look():
+    message = "the source is empty\ncommit your first resources"
+    stalled = Condition(
+        type=ConditionType.STALLED, status="True", reason="SourceUnusable", message=message, last_transition_time=NOW
+    )
+
+    [found] = assessment.source_attention(SourceStatus(conditions=(stalled,)))
+
+    assert (found.message, found.fix) == ("the source is empty", "commit your first resources")
+
+
+def test_a_missing_source_directory_is_not_mended_by_a_diff():
+    drift = Drift(kind=DriftKind.SOURCE_MISSING, subject="/srv", message="/srv does not exist", detected=NOW)
+
+    [found] = assessment.client_attention(
+        ClientStatus(name="web-1", connected=True, phase=Phase.APPROVED, following=Following.CURRENT, drift=(drift,))
+    )
+
+    assert found.fix == "on web-1: make or mount it; or take it out of source_directories"
 
 
 def test_a_client_says_what_it_refuses_and_how_it_differs():
@@ -200,6 +239,6 @@ def test_a_client_says_what_it_refuses_and_how_it_differs():
 def test_a_waiting_client_says_how_to_let_it_in_or_why_not():
     waiting = PendingClient(name="web-1", public_key="k", fingerprint="SHA256:x", first_seen=NOW, last_seen=NOW)
 
-    assert assessment.pending_attention(waiting).fix == "director clients pending"
+    assert assessment.pending_attention(waiting).fix == "director clients approve SHA256:x"
     conflict = assessment.pending_attention(waiting.model_copy(update={"conflict": True}))
     assert (conflict.level, "revoke" in conflict.fix) == ("critical", True)

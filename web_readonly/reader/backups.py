@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from sqlalchemy import JSON, ColumnElement, bindparam, case, false, func, literal, or_, select
+from sqlalchemy import JSON, ColumnElement, bindparam, case, false, func, literal, or_, select, tuple_
 
 from schema import assessment
 from schema.status import ArchiveStatus, BackupStatus, Evidence, OptionOrigin, Page, RepositoryStatus
-from schema.tables import UtcText, archives, backups, definitions, evidence
+from schema.tables import UtcText, archives, backups, definitions, evidence, runs
 from web_readonly.reader.paging import beyond, bounded, decode, encode, unindexed
 from web_readonly.reader.runs import read_several
 from web_readonly.reader.source import read_conditions, read_suspended
@@ -29,6 +29,10 @@ Assessed = Literal["protected", "unprotected", "unknown", "without-objective"]
 _NOW: Final = bindparam("now", type_=UtcText)
 _KEY: Final = (backups.c.client, backups.c.backup)
 MAX_USERS: Final = 1_000
+FAILED_WITHIN: Final = timedelta(days=8)
+"""A weekly backup's last run is younger."""
+_FAILURES: Final = 200
+"""The newest of each kind that are looked at: in a large fleet a day has more, and most were followed by a success."""
 
 
 def assessed(suspended: Iterable[str]) -> ColumnElement[str]:
@@ -82,6 +86,8 @@ def read_backups(
     suspended = read_suspended(connection)
     if wanted.state is not None:
         query = query.where(assessed(suspended) == wanted.state)
+    if wanted.state == "unprotected":
+        query = query.where(backups.c.protected_until < _NOW)  # says nothing new, and can be looked up
     if after:
         here, there = beyond(_KEY, decode(after, str, str))
         query = query.where(here > there)
@@ -114,6 +120,22 @@ def read_unprotected(connection: Connection, *, limit: int, now: datetime) -> tu
     query = select(backups).where(backups.c.protected_until < _NOW, assessed(suspended) == "unprotected")
     rows = connection.execute(query.order_by(backups.c.protected_until).limit(limit), {"now": now}).mappings().all()
     return _backups(connection, rows, suspended=suspended, now=now)
+
+
+def read_failed(connection: Connection, *, limit: int, now: datetime) -> tuple[BackupStatus, ...]:
+    """Return backups whose last run failed or was lost while they are inside their objective: newest failures first."""
+    suspended = read_suspended(connection)
+    rows: list[Any] = []
+    for outcome in sorted(assessment.FAILURES):  # one after the other, each in the order of its index
+        ended = select(runs.c.id, runs.c.client, runs.c.backup, runs.c.started)
+        ended = ended.where(runs.c.outcome == outcome, runs.c.started > now - FAILED_WITHIN)
+        newest = ended.order_by(runs.c.started.desc()).limit(_FAILURES).subquery("newest")
+        theirs = (backups.c.client == newest.c.client) & (backups.c.backup == newest.c.backup)
+        joined = newest.join(backups, theirs & (backups.c.last_run == newest.c.id))
+        query = select(backups, newest.c.started).select_from(joined).where(assessed(suspended) != "unprotected")
+        rows += connection.execute(query, {"now": now}).mappings()
+    rows.sort(key=lambda row: row["started"], reverse=True)
+    return _backups(connection, rows[:limit], suspended=suspended, now=now)
 
 
 def count_backups(connection: Connection, *, now: datetime) -> dict[str, int]:
@@ -197,11 +219,10 @@ def _retention(connection: Connection, names: set[str]) -> dict[str, dict[str, i
 
 def _evidence(connection: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Evidence]]:
     found: dict[tuple[str, str], list[Evidence]] = defaultdict(list)
-    names = {client for client, _ in keys}
-    wanted = {backup for _, backup in keys}
-    query = select(evidence).where(evidence.c.client.in_(names), evidence.c.backup.in_(wanted))
+    query = select(evidence).where(tuple_(evidence.c.client, evidence.c.backup).in_(keys))
     for row in connection.execute(query.order_by(evidence.c.repository)).mappings() if keys else ():
-        one = Evidence(**{name: row[name] for name in Evidence.model_fields})
+        # Not validated: rows of our own store.
+        one = Evidence.model_construct(**{name: row[name] for name in Evidence.model_fields})
         found[row["client"], row["backup"]].append(one)
     return found
 

@@ -99,6 +99,7 @@ class Reader:
             backups = backup_rows.count_backups(connection, now=now)
             troubled = client_rows.read_troubled(connection, limit=MAX_ATTENTION, away_since=now - AWAY, now=now)
             unprotected = backup_rows.read_unprotected(connection, limit=MAX_ATTENTION, now=now)
+            failed = backup_rows.read_failed(connection, limit=MAX_ATTENTION, now=now)
             pending = client_rows.read_pending(connection)[:MAX_ATTENTION]
             return Overview(
                 at=now,
@@ -116,7 +117,7 @@ class Reader:
                 without_objective=backups["without-objective"],
                 running=backups["running"],
                 drifted=clients.drifted,
-                attention=assessment.in_order(_attention(source, unprotected, troubled, pending)),
+                attention=assessment.in_order(_attention(source, (*unprotected, *failed), troubled, pending)),
             )
 
     def source(self) -> SourceStatus:
@@ -346,12 +347,12 @@ def _refusals(troubled: list[ClientStatus]) -> Iterator[RefusalShown]:
 
 def _attention(
     source: SourceStatus,
-    unprotected: tuple[BackupStatus, ...],
+    unwell: tuple[BackupStatus, ...],
     troubled: list[ClientStatus],
     pending: tuple[PendingClient, ...],
 ) -> Iterator[Attention]:
     yield from assessment.source_attention(source)
-    for backup in unprotected:
+    for backup in unwell:
         if (found := assessment.backup_attention(backup, backup.conditions[0])) is not None:
             yield found
     for client in troubled:
