@@ -16,12 +16,14 @@ from schema.errors import scrub
 MAX_SHOWN: Final = 4_096
 """Characters of one value that a page shows; what follows is counted."""
 
+MAX_DIFF_LINES: Final = 300
+"""Lines of one difference that a page shows: each is an element, and a rogue client can say a line in two bytes."""
+
 _BEYOND: Final = 2_048
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _STEPS: Final = ((86_400 * 365, "y"), (86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _KEPT: Final = frozenset("\n\t")
-_NOT_PLAIN: Final = re.compile(r"[^ -~]")
-"""What has to be looked at: most text is plain, and a long log is much of it."""
+_MAX_REMEMBERED: Final = 10_000
 
 
 # --- Text -------------------------------------------------------------------------------------------------------------
@@ -35,13 +37,25 @@ def shown(text: str, limit: int = MAX_SHOWN) -> str:
         text = scrub(text[: limit + _BEYOND])
     clipped = text[:limit]
     if not clipped.isprintable():
-        clipped = _NOT_PLAIN.sub(_visible, clipped)
+        clipped = clipped.translate(_VISIBLE)
     return f"{clipped}… ({rest:,} more characters)" if rest > 0 else clipped
 
 
-def _visible(match: re.Match[str]) -> str:
+class _Visible(dict[int, str]):
+    """What each character is shown as, once it was met: a page may hold millions of them."""
+
+    def __missing__(self, code: int) -> str:
+        if len(self) >= _MAX_REMEMBERED:
+            self.clear()
+        self[code] = found = _visible(chr(code))
+        return found
+
+
+_VISIBLE: Final = _Visible()
+
+
+def _visible(character: str) -> str:
     """Return a character, or a picture of one that cannot be seen or changes how its neighbours are read."""
-    character = match[0]
     if character.isprintable() or character in _KEPT:
         return character
     code = ord(character)
@@ -176,9 +190,10 @@ class DiffLine(NamedTuple):
 
 
 def diff_lines(diff: str) -> list[DiffLine]:
-    """Return the lines of a unified diff, its file names left out: the page says them."""
+    """Return the first lines of a unified diff, its file names left out: the page says them."""
     lines: list[DiffLine] = []
-    for number, line in enumerate(diff.split("\n")):
+    every = diff.split("\n")
+    for number, line in enumerate(every[:MAX_DIFF_LINES]):
         if number < 2 and line.startswith(("--- ", "+++ ")):
             continue
         if _HUNK.match(line):
@@ -189,4 +204,6 @@ def diff_lines(diff: str) -> list[DiffLine]:
             lines.append(DiffLine("removed", line))
         else:
             lines.append(DiffLine("same", line))
+    if len(every) > MAX_DIFF_LINES:
+        lines.append(DiffLine("place", f"… {plural(len(every) - MAX_DIFF_LINES, 'more line')}"))
     return lines

@@ -158,3 +158,24 @@ async def test_what_runs_late_by_a_thousand_years_is_on_the_timeline_of_nobody_e
         page = await (await client.get("/api/v1/timeline")).json()
 
     assert all(due["at"] < "2100" for row in page["rows"] for due in row["due"])
+
+
+async def test_a_frame_full_of_differences_makes_no_page_that_cannot_be_shown(tmp_path: Path):
+    path = tmp_path / "store.db"
+    await seed(path, NOW, zone="UTC")
+    drift = Drift(
+        kind=DriftKind.CHANGED, subject="s", backup="web", message="\u202e" * 100, diff="+\n" * 400, detected=NOW
+    )
+    said: list[Report] = [StateReport(at=NOW, generation=1, drift=(drift,) * 500)]
+    said += [ClientEvent(at=NOW, reason="Healed", message="m", detail="+\n" * 4_000) for _ in range(60)]
+    async with await Store.open(path) as store:
+        items = list(enumerate(said, 1_000))
+        await store.ingest(client="web-1", public_key="key", epoch="e", items=items, through=1_100, received=NOW)
+    async with visiting(path) as client:
+        page = await (await client.get("/clients/web-1")).text()
+        events = await (await client.get("/events")).text()
+
+    assert page.count('class="added"') < 20_000
+    assert "450 more differences, not shown here" in page
+    assert "3,701 more lines" in events
+    assert max(len(page), len(events)) < 1_000_000

@@ -119,3 +119,19 @@ def test_a_diff_loses_its_file_names_and_keeps_its_lines():
         ("added", "+new"),
         ("removed", "--- not a name"),
     ]
+
+
+def test_a_diff_of_endless_lines_is_shown_in_part():
+    lines = formats.diff_lines("+\n" * 8_000)
+
+    assert len(lines) == formats.MAX_DIFF_LINES + 1
+    assert lines[-1] == ("place", "… 7,701 more lines")
+
+
+def test_what_is_remembered_of_characters_is_bounded():
+    every = "".join(chr(code) for code in range(0x100, 0x11000) if not 0xD800 <= code < 0xE000)
+
+    for at in range(0, len(every), 4_000):
+        formats.shown(every[at : at + 4_000])
+
+    assert len(formats._VISIBLE) <= 10_000
