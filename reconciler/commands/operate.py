@@ -26,7 +26,7 @@ from reconciler.commands.output import (
 from reconciler.commands.which import config_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from reconciler.commands.remote import Remote
@@ -175,6 +175,7 @@ def runs(
         _follow_runs(remote, client=client, backup=backup, output=output)
         return
     rows = remote.read("runs", client=client, backup=backup, outcome=outcome, limit=limit)
+    _check_client(remote, client, rows)
     columns = [
         ("STARTED", _ago("started")),
         ("CLIENT", _text("client")),
@@ -186,6 +187,12 @@ def runs(
         ("ERROR", lambda row: row["error"][:80]),
     ]
     print_rows(rows, columns, output, empty="no runs yet")
+
+
+def _check_client(remote: Remote, client: str, rows: Sequence[Row]) -> None:
+    """Refuse a client that nobody knows: a misspelt one is not one without runs. A former one may still have rows."""
+    if client and not rows:
+        remote.read("client", name=client)
 
 
 def _took(row: Row) -> str:
@@ -263,6 +270,7 @@ def _one_line(run: Row) -> str:
 def archives(remote: Remote, client: str, backup: str, repository: str, limit: int, output: str) -> None:
     """List archives that clients saw in repositories, newest first."""
     rows = remote.read("archives", client=client, backup=backup, repository=repository, limit=limit)
+    _check_client(remote, client, rows)
     columns = [
         ("MADE", _ago("start")),
         ("CLIENT", _text("client")),
@@ -312,6 +320,7 @@ def _newest(row: Row) -> str:
 def events(remote: Remote, client: str, limit: int, output: str) -> None:
     """Show the audit trail, newest first."""
     rows = remote.read("events", client=client, limit=limit)
+    _check_client(remote, client, rows)
     columns = [
         ("AT", _ago("at")),
         ("REASON", _text("reason")),

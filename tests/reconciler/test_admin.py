@@ -400,6 +400,12 @@ async def test_hostile_words_of_a_client_do_not_reach_a_terminal(house: House) -
         assert all(char.isprintable() or char == "\n" for char in done.output), output
 
 
+async def test_a_misspelt_client_is_not_taken_for_one_without_runs(house: House) -> None:
+    for question in ("runs", "archives", "events"):
+        done = await house.command(question, "--client", "nope")
+        assert (done.exit_code, done.output) == (2, "error: there is no client 'nope'\n"), question
+
+
 async def test_following_ends_when_the_director_stops(house: House) -> None:
     seen: list[str] = []
     began = threading.Event()
