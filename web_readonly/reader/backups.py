@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from sqlalchemy import JSON, ColumnElement, bindparam, case, false, func, literal, or_, select, tuple_
+from sqlalchemy import JSON, ColumnElement, bindparam, case, false, func, literal, or_, select
 
 from schema import assessment
 from schema.status import ArchiveStatus, BackupStatus, Evidence, OptionOrigin, Page, RepositoryStatus
@@ -133,6 +133,7 @@ def read_failed(connection: Connection, *, limit: int, now: datetime) -> tuple[B
         theirs = (backups.c.client == newest.c.client) & (backups.c.backup == newest.c.backup)
         joined = newest.join(backups, theirs & (backups.c.last_run == newest.c.id))
         query = select(backups, newest.c.started).select_from(joined).where(assessed(suspended) != "unprotected")
+        query = query.order_by(newest.c.started.desc()).limit(limit)
         rows += connection.execute(query, {"now": now}).mappings()
     rows.sort(key=lambda row: row["started"], reverse=True)
     return _backups(connection, rows[:limit], suspended=suspended, now=now)
@@ -219,7 +220,10 @@ def _retention(connection: Connection, names: set[str]) -> dict[str, dict[str, i
 
 def _evidence(connection: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Evidence]]:
     found: dict[tuple[str, str], list[Evidence]] = defaultdict(list)
-    query = select(evidence).where(tuple_(evidence.c.client, evidence.c.backup).in_(keys))
+    names = {client for client, _ in keys}
+    wanted = {backup for _, backup in keys}
+    # Not as pairs: SQLite looks those up in no index, and walks through all.
+    query = select(evidence).where(evidence.c.client.in_(names), evidence.c.backup.in_(wanted))
     for row in connection.execute(query.order_by(evidence.c.repository)).mappings() if keys else ():
         # Not validated: rows of our own store.
         one = Evidence.model_construct(**{name: row[name] for name in Evidence.model_fields})
