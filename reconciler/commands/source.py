@@ -398,10 +398,19 @@ def pre_receive_hook() -> None:
     """Refuse a push that the director could not use."""
     from reconciler.bare import pre_receive
     from reconciler.core import plan as planning
+    from reconciler.core import weigh
 
     def show_plan(before: Build, after: Build, commits: Sequence[Commit]) -> str:
         acknowledged = planning.acknowledgements(commit.message for commit in commits)
-        return "\n".join(planning.lines(planning.plan(before, after), acknowledged=acknowledged)) + "\n"
+        told = [*planning.lines(planning.plan(before, after), acknowledged=acknowledged)]
+        revision = commits[0].revision if commits else "REVISION"
+        hold = weigh.weigh(weigh.shape(before), weigh.shape(after), revision=revision)
+        if hold is not None and not acknowledged & {
+            weigh.CODE,
+            "all",
+        }:  # by the default: the director may be told another
+            told += [f"the director holds this, unless its `mass_change` allows more: {hold.message}", f"  {hold.hint}"]
+        return "\n".join(told) + "\n"
 
     verdict = pre_receive(sys.stdin, dict(os.environ), build=build_files, plan=show_plan)
     click.echo(printable(verdict.text), nl=False, err=True)

@@ -271,4 +271,4 @@ def _danger_lines(found: Iterable[Danger], acknowledged: frozenset[str]) -> Iter
         yield f"    at {place}"
     missing = sorted({code for code, *_ in groups} - acknowledged)
     if missing and "all" not in acknowledged:
-        yield f"to let it through, end the commit message with: {TRAILER}: {' '.join(missing)}"
+        yield f"where dangers are held (CI, hold_dangers), end the commit message with: {TRAILER}: {' '.join(missing)}"

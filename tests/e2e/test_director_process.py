@@ -157,6 +157,9 @@ def test_a_push_is_refused_in_the_pusher_s_terminal_or_deployed_at_once(tmp_path
         assert refused.returncode == 1
         assert "remote: rest.yaml:11:18: error: there is no Repository 'nsa'" in refused.stderr
         assert director.read("status")["source"]["head"] == revision
+        git.commit("nothing left", rest="# nothing\n")
+        assert "remote: the director holds this, unless its `mass_change` allows more" in git.push(bare, "HEAD:main")
+        assert director.log("reconcile", reason="MassChangeHeld")
 
 
 def test_following_runs_ends_cleanly_with_ctrl_c_and_with_the_director(director: DirectorProcess) -> None:
