@@ -125,18 +125,21 @@ def read_unprotected(connection: Connection, *, limit: int, now: datetime) -> tu
 def read_failed(connection: Connection, *, limit: int, now: datetime) -> tuple[BackupStatus, ...]:
     """Return backups whose last run failed or was lost while they are inside their objective: newest failures first."""
     suspended = read_suspended(connection)
-    rows: list[Any] = []
+    failed: list[Any] = []
     for outcome in sorted(assessment.FAILURES):  # one after the other, each in the order of its index
         ended = select(runs.c.id, runs.c.client, runs.c.backup, runs.c.started)
         ended = ended.where(runs.c.outcome == outcome, runs.c.started > now - FAILED_WITHIN)
         newest = ended.order_by(runs.c.started.desc()).limit(_FAILURES).subquery("newest")
         theirs = (backups.c.client == newest.c.client) & (backups.c.backup == newest.c.backup)
         joined = newest.join(backups, theirs & (backups.c.last_run == newest.c.id))
-        query = select(backups, newest.c.started).select_from(joined).where(assessed(suspended) != "unprotected")
-        query = query.order_by(newest.c.started.desc()).limit(limit)
-        rows += connection.execute(query, {"now": now}).mappings()
-    rows.sort(key=lambda row: row["started"], reverse=True)
-    return _backups(connection, rows[:limit], suspended=suspended, now=now)
+        query = select(*_KEY, newest.c.started).select_from(joined).where(assessed(suspended) != "unprotected")
+        failed += connection.execute(query, {"now": now})
+    failed.sort(key=lambda row: row.started, reverse=True)
+    keys = [(row.client, row.backup) for row in failed[:limit]]
+    clients, names = {client for client, _ in keys}, {backup for _, backup in keys}
+    whole = select(backups).where(backups.c.client.in_(clients), backups.c.backup.in_(names))
+    rows = {(row["client"], row["backup"]): row for row in connection.execute(whole).mappings()} if keys else {}
+    return _backups(connection, [rows[key] for key in keys], suspended=suspended, now=now)
 
 
 def count_backups(connection: Connection, *, now: datetime) -> dict[str, int]:
