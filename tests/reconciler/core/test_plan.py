@@ -290,7 +290,7 @@ def test_the_text_tells_a_danger_of_many_clients_once_and_how_to_acknowledge_it(
         "clients: 5 changed, 1 unchanged",
         "danger retention-shortened: keep_daily: 7 → 6 (c-0, c-1, c-2 and 2 more of backup all)",
         "    at backups/all.yaml:15:5",
-        "where dangers are held (CI, hold_dangers), end the commit message with: Director-Acknowledge: retention-shortened",
+        f"where dangers are held (CI, hold_dangers), end the commit message with: {plan.TRAILER}: retention-shortened",
     ]
     acknowledged = list(plan.lines(planned(before, after), acknowledged=frozenset({"retention-shortened"})))
     assert acknowledged[-2].startswith("acknowledged retention-shortened")
