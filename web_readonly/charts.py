@@ -135,6 +135,9 @@ def _words(row: TimelineRow, *, now: datetime) -> str:
     return ", ".join(said)
 
 
+_EDGE: Final = 0.08
+
+
 class Hour(NamedTuple):
     """A line of the grid."""
 
@@ -143,6 +146,8 @@ class Hour(NamedTuple):
     midnight: bool
     minor: bool
     """Its label is left out where it is narrow."""
+    edge: str = ""
+    """``start`` or ``end`` near a side: there a narrow page has no room for half a label beyond it."""
 
 
 def hours(since: datetime, until: datetime) -> tuple[Hour, ...]:
@@ -153,7 +158,9 @@ def hours(since: datetime, until: datetime) -> tuple[Hour, ...]:
     found: list[Hour] = []
     while at < until and len(found) < 48:
         label = f"{at:%a} {at.day}" if at.hour == 0 else f"{at:%H}:00"
-        found.append(Hour(across(at, since, until), label, at.hour == 0, at.hour % (2 * step) != 0))
+        part = (at - since) / (until - since)
+        edge = "start" if part < _EDGE else "end" if part > 1 - _EDGE else ""
+        found.append(Hour(across(at, since, until), label, at.hour == 0, at.hour % (2 * step) != 0, edge))
         at += timedelta(hours=step)
     return tuple(found)
 

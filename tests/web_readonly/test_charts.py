@@ -94,6 +94,7 @@ def test_a_lane_says_in_words_what_it_shows():
 def test_hours_are_whole_hours_and_midnight_has_the_name_of_its_day():
     two_days = charts.hours(WINDOW["since"], WINDOW["until"])
     one_day = charts.hours(NOW.replace(hour=0, minute=0), NOW.replace(hour=0, minute=0) + DAY)
+    assert [hour.edge for hour in one_day] == ["start", *[""] * 7]
 
     assert [hour.label for hour in two_days] == [
         "12:00", "18:00", "Mon 23", "06:00", "12:00", "18:00", "Tue 24", "06:00",
