@@ -32,7 +32,7 @@ _LEAST_PASSWORD = 12
 
 @click.group()
 def viewer() -> None:
-    """Make, list and revoke tokens to look at the dashboard; hash passwords for it."""
+    """Tokens and passwords to look at the dashboard."""
 
 
 @viewer.command(
