@@ -195,9 +195,14 @@ def verdict(overview: Overview) -> State:
         some = "backup is" if overview.unprotected == 1 else "backups are"
         return State("bad", f"{overview.unprotected:,} {some} not protected")
     if critical:
-        return State(
-            "bad", "Backups are protected, but something is wrong" if overview.protected else "Not working yet"
+        if not overview.protected:
+            return State("bad", "Not working yet")
+        which = (
+            "Backups"
+            if overview.protected == overview.backups
+            else f"{overview.protected:,} of {overview.backups:,} backups"
         )
+        return State("bad", f"{which} are protected, but something is wrong")
     if not overview.backups:
         return State("idle", "Nothing is backed up yet")
     if not overview.protected:

@@ -66,6 +66,8 @@ class Known:
         if not self._listed:
             there = f"there are: {listed(sorted(self.names))}"
             self._listed = there if self.names else f"the source has no {self.kind} at all"
+            if self.kind == "Secret":
+                self._listed += "; `director seal . SECRET KEY` makes one"
         return self._listed
 
 

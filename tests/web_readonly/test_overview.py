@@ -12,6 +12,7 @@ from schema.observed import Outcome
 from tests.web_readonly import seeded
 from tests.web_readonly.test_timeline import seed_fleet
 from tests.web_readonly.visitor import visiting
+from web_readonly import tones
 from web_readonly.reader import Reader
 
 if TYPE_CHECKING:
@@ -45,6 +46,16 @@ async def test_it_says_which_revision_is_where_and_who_refuses_it_and_why(store)
     assert seeded.REVISIONS[4][:12] in source
     assert "refuses: the machine&#39;s policy does not allow the option &#39;commands&#39;" in source
     assert "allow_options = [&#34;commands&#34;]" in source
+
+
+def test_the_verdict_does_not_call_backups_protected_that_are_not_known_to_be(store):
+    reader = Reader(store)
+    overview = reader.overview(now=seeded.NOW).model_copy(update={"unprotected": 0, "backups": 9, "protected": 7})
+    reader.close()
+
+    assert tones.verdict(overview).word == "7 of 9 backups are protected, but something is wrong"
+    every = overview.model_copy(update={"protected": 9})
+    assert tones.verdict(every).word == "Backups are protected, but something is wrong"
 
 
 def test_revisions_are_counted_by_how_their_clients_stand(store):

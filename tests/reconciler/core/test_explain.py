@@ -26,6 +26,7 @@ def test_a_near_miss_is_answered_with_the_name_that_was_meant(word: object, hint
 def test_without_a_near_name_all_names_are_listed():
     assert Known("Client", ["web-2", "web-1"]).hint("database") == "there are: web-1, web-2"
     assert Known("Client", []).hint("database") == "the source has no Client at all"
+    assert Known("Secret", []).hint("borg") == "the source has no Secret at all; `director seal . SECRET KEY` makes one"
 
 
 def test_many_names_are_not_all_listed():
