@@ -76,6 +76,20 @@ def starts_after(cron: str, time_zone: str, start: datetime, *, until: datetime)
     return tuple(due + later for due in due_around(cron, time_zone, start.date()) if start < due + later < until)
 
 
+@dataclass(slots=True)
+class Work:
+    """What one question may still spend on starts that follow known ones: beyond, the known ones stand alone."""
+
+    left: int = WORK // 4
+
+    def starts_after(self, cron: str, time_zone: str, start: datetime, *, until: datetime) -> tuple[datetime, ...]:
+        """Return the starts that follow a known one, or none when all is spent."""
+        if self.left <= 0:
+            return ()
+        self.left -= len(due_around(cron, time_zone, start.date()))
+        return starts_after(cron, time_zone, start, until=until)
+
+
 def starts_of(bunch: Bunch, *, since: datetime) -> list[datetime]:
     """Return the starts of a bunch in the week from ``since``."""
     later = shift(bunch.cron, bunch.time_zone, _told(bunch, since))

@@ -144,3 +144,10 @@ def test_a_start_that_is_told_for_a_thousand_years_from_now_costs_nothing():
     starts.by_hour(far[:10], since=SINCE)
 
     assert starts._due_around.cache_info().misses == before
+
+
+def test_what_follows_known_starts_is_looked_for_within_bounds():
+    work = starts.Work()
+    found = [work.starts_after(f"{number % 60},0-59 * * * *", "UTC", NOW, until=NOW + 9 * HOUR) for number in range(60)]
+
+    assert sum(map(bool, found)) == -(-starts.Work().left // 3_000)

@@ -40,6 +40,7 @@ BUCKET: Final = len("2026-11-23T07:4")
 _CANDIDATES: Final = 400
 _SPANS: Final = 2_000
 _DUE_MARKS: Final = 60
+_DUE_ROWS: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +159,12 @@ def _due(
 ) -> dict[str, tuple[DueMark, ...]]:
     columns = (backups.c.client, backups.c.backup, backups.c.cron, backups.c.time_zone, backups.c.next_due)
     query = select(*columns).where(backups.c.client.in_(names), backups.c.next_due < until, backups.c.running == "")
+    query = query.where(_not_suspended(connection)).limit(_DUE_ROWS)
     found: dict[str, list[DueMark]] = defaultdict(list)
-    for row in connection.execute(query.where(_not_suspended(connection))) if names and now < until else ():
+    work = starts.Work()
+    for row in connection.execute(query) if names and now < until else ():
         late = row.next_due < now - LATE
-        marks = [row.next_due, *starts.starts_after(row.cron, row.time_zone, row.next_due, until=until)]
+        marks = [row.next_due, *work.starts_after(row.cron, row.time_zone, row.next_due, until=until)]
         found[row.client] += [
             DueMark.model_construct(backup=row.backup, at=at, late=late and at == row.next_due)
             for at in marks[:_DUE_MARKS]
@@ -191,6 +194,7 @@ def read_next(
     if repository:
         query = query.where(uses(repository))
     found = connection.execute(query.order_by(*key).limit(bounded(limit) + 1)).all()
+    work = starts.Work()
     items = tuple(
         NextStart(
             client=row.client,
@@ -198,7 +202,7 @@ def read_next(
             cron=row.cron,
             time_zone=row.time_zone,
             at=row.next_due,
-            then=starts.starts_after(row.cron, row.time_zone, row.next_due, until=now + starts.WEEK)[:3],
+            then=work.starts_after(row.cron, row.time_zone, row.next_due, until=now + starts.WEEK)[:3],
         )
         for row in found[:limit]
     )
