@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 RUNS = 12
 """How many runs the demo has made before the pictures are taken: five backups, each every minute."""
 
+FILM = 120_000_000
+"""Bytes of a film that cannot be compressed."""
+
 
 def main() -> None:
     """Play the demo and take the pictures."""
@@ -81,20 +84,18 @@ async def _of_the_demo(browser: Browser, stage: Stage, thread: ThreadPoolExecuto
     await _take(browser, url, "/backups/system", "backup")
 
     await loop.run_in_executor(thread, _edit_by_hand, stage)
-    await _take(browser, url, "/clients/luna", "drift", full=True)
+    await _take(browser, url, "/clients/luna", "drift")
+    await loop.run_in_executor(thread, _compress, stage)
     await loop.run_in_executor(thread, _break, stage)
     await _take(browser, url, "/source", "source")
 
-    data = stage.folder / "atlas/data/srv/photos/film.raw"
-    data.write_bytes(os.urandom(400_000_000))
-    once = loop.run_in_executor(thread, lambda: stage.client("atlas", "once", "photos", check=False))
+    await loop.run_in_executor(thread, _film, stage)
     page = await _open(browser, url, "/runs?client=atlas&backup=photos&outcome=running")
-    await page.locator("main a[href^='/runs/']").first.click(timeout=30_000)
-    await page.locator("progress, [role=progressbar]").first.wait_for(timeout=30_000)
-    await page.wait_for_timeout(2_500)
+    await page.locator("main a[href^='/runs/']").first.click(timeout=90_000)  # it starts at the full minute
+    await page.get_by_text("as large as last time").first.wait_for(timeout=60_000)
+    await page.wait_for_timeout(2_000)
     await page.screenshot(path=IMAGES / "run.png")
     await page.context.close()
-    await once
 
 
 def _edit_by_hand(stage: Stage) -> None:
@@ -102,6 +103,26 @@ def _edit_by_hand(stage: Stage) -> None:
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace("keep_daily: 7", "keep_daily: 2") + "# less for now\n", encoding="utf-8")
     wait_for("drift is reported", lambda: Promises(stage).drift("luna", "less for now"), seconds=60)
+
+
+def _compress(stage: Stage) -> None:
+    """Make the backup of the photos slow enough for a picture, and large enough to guess how large the next one is."""
+    with stage.edit("backups/photos.yaml") as backup:
+        backup["spec"]["borgmatic"]["compression"] = "lzma,6"
+    _film(stage)
+    stage.push("Compress the photos harder")
+    wait_for("the film was backed up", lambda: any(_size(run) > FILM for run in _finished(stage)), seconds=300)
+
+
+def _film(stage: Stage) -> None:
+    folder = stage.folder / "atlas/data/srv/photos/film"
+    folder.mkdir(exist_ok=True)
+    for number in range(60):
+        (folder / f"{number:04}.raw").write_bytes(os.urandom(FILM // 60))
+
+
+def _size(run: Any) -> int:
+    return sum(one["originalSize"] for one in run["statistics"])
 
 
 def _break(stage: Stage) -> None:
@@ -123,11 +144,9 @@ async def _open(browser: Browser, url: str, path: str, *, width: int = 1440, dar
     return page
 
 
-async def _take(
-    browser: Browser, url: str, path: str, name: str, *, width: int = 1440, dark: bool = False, full: bool = False
-) -> None:
+async def _take(browser: Browser, url: str, path: str, name: str, *, width: int = 1440, dark: bool = False) -> None:
     page = await _open(browser, url, path, width=width, dark=dark)
-    await page.screenshot(path=IMAGES / f"{name}.png", full_page=full)
+    await page.screenshot(path=IMAGES / f"{name}.png")
     await page.context.close()
     print(f"docs/images/{name}.png")
 

@@ -51,15 +51,21 @@ def resource(archive: ArchiveStatus, *, path: str = "", destination: str = DESTI
         "apiVersion: borgmatic.director/v1",
         "kind: Restore",
         "metadata:",
-        f"  name: {name}",
+        f"  name: {_name(name)}",
         "spec:",
-        f"  client: {archive.client}",
-        f"  repository: {archive.repository}",
+        f"  client: {_name(archive.client)}",
+        f"  repository: {_name(archive.repository)}",
         f"  archive: {_yaml(archive.name)}",
         *([f"  paths: [{_yaml(path)}]"] if path else []),
         f"  destination: {destination}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _name(text: str) -> str:
+    """Return a name as YAML; quoted when a reader could take it for a number or a truth."""
+    plain = text[:1].isalpha() and text.lower() not in {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+    return text if plain else _yaml(text)
 
 
 def as_borg_path(path: str) -> str:

@@ -81,3 +81,10 @@ def test_the_resource_is_yaml_that_says_what_was_meant(name, path):
         "paths": [path],
         "destination": restoring.DESTINATION,
     }
+
+
+@pytest.mark.parametrize("name", ["123", "null", "true", "off", "0x1f", "1e5", "web-1"])
+def test_a_name_that_looks_like_a_number_or_a_truth_stays_a_name(name):
+    spec = yaml.safe_load(restoring.resource(archive(client=name, repository=name)))["spec"]
+
+    assert (spec["client"], spec["repository"]) == (name, name)
