@@ -27,7 +27,6 @@ _KEEP_BYTES = 256 * 1024
 
 _SECONDS_TO_END = 2.0
 """How long a process group may take to end by itself before it is killed."""
-_LOOK_SECONDS = 0.01
 
 _PASSED_ON = (
     "PATH",
@@ -208,20 +207,6 @@ async def _end_group(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SECONDS_TO_END):
                 await process.wait()
-                # What git started holds the clone's lock a moment longer than git, and its end is no event for us.
-                while _is_alive(process.pid):  # noqa: ASYNC110
-                    await asyncio.sleep(_LOOK_SECONDS)
-                return
-
-
-def _is_alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 # --- What git says, in the user's words -------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import fcntl
 import os
 import socket
 import ssl
@@ -62,6 +63,12 @@ def open_source(server: SSHServer, origin: GitRepository, **changes: Any) -> Sou
 def clone_of(source: Source) -> Path:
     [clone] = (source._clone.parent).glob("*.git")
     return clone
+
+
+async def all_have_ended(source: Source) -> None:
+    """Wait for git and its ssh: they inherit the clone's lock, and one that were left would hold it for ever."""
+    with source._clone.with_suffix(".lock").open("rb") as lock:
+        await asyncio.wait_for(asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX), 20)
 
 
 # --- ssh ---
@@ -175,8 +182,7 @@ async def test_a_server_that_hangs_costs_the_time_limit_and_leaves_no_process(se
     source = open_source(server, origin, url=f"ssh://x@127.0.0.1:{port}/x.git", fetch_timeout="1s")
     with pytest.raises(TransientError, match="took longer than 1 seconds"):
         await source.fetch()
-    with source._lock():  # inherited by git and its ssh: free means that both have ended
-        pass
+    await all_have_ended(source)
     for writer in accepted:
         writer.close()
     silent.close()
@@ -198,8 +204,7 @@ async def test_a_cancelled_fetch_leaves_no_process(server, origin):
     fetching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetching
-    with source._lock():
-        pass
+    await all_have_ended(source)
     for writer in accepted:
         writer.close()
     silent.close()
