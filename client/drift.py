@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client import policy
+from client import policy_file
 from client.managed import Folder, digest, failed
 from schema.observed import Drift, DriftKind, compare
 
@@ -178,7 +178,7 @@ class Watch:
 
 def _source_directories(file: ManagedFile) -> tuple[str, ...]:
     try:
-        options = policy.read_options(file)
+        options = policy_file.read_options(file)
     except ValueError:
         return ()
     sources, base = options.get("source_directories", []), options.get("working_directory", "/")

@@ -31,13 +31,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
-from schema.desired import HEADER, Content, Job, ManagedFile, ssh_command
+from client.policy_file import Node, read_options
+from client.policy_options import HARMLESS
+from schema.desired import Content, Job, ManagedFile, ssh_command
 from schema.errors import PolicyDenied
 from schema.resources import AbsolutePath, RepositoryUrl
 from schema.scalars import NAME_PATTERN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from schema.resources import Directories
 
@@ -79,75 +81,6 @@ class Policy(BaseModel):
     when there was no backup for so long. Only an append-only repository keeps what is older.
     """
 
-
-def _names(*blocks: str, **nested: str) -> frozenset[str]:
-    top = {name for block in blocks for name in block.split()}
-    below = {f"{option}.{name}" for option, names in nested.items() for name in names.split()}
-    return frozenset(top | set(nested) | below)
-
-
-_DATABASE = """name label hostname port username password
-    restore_hostname restore_port restore_username restore_password"""
-_MYSQL = f"""{_DATABASE} skip_names container restore_container socket_path restore_socket_path password_transport
-    tls restore_tls events routines tablespaces format add_drop_database"""
-_PUSHOVER = " ".join(
-    f"{state} {state}.device {state}.expire {state}.html {state}.message {state}.priority {state}.retry {state}.sound "
-    f"{state}.title {state}.ttl {state}.url {state}.url_title"
-    for state in ("start", "finish", "fail")
-)
-_NTFY = " ".join(
-    f"{state} {state}.message {state}.priority {state}.tags {state}.title" for state in ("start", "finish", "fail")
-)
-_APPRISE = " ".join(f"{state} {state}.body {state}.title" for state in ("start", "finish", "fail", "log"))
-_PING = "create_slug ping_body_limit ping_url send_logs states verify_tls"
-
-HARMLESS = _names(
-    # What is backed up, and how
-    """source_directories source_directories_must_exist working_directory patterns exclude_patterns exclude_caches
-    exclude_if_present exclude_nodump keep_exclude_tags one_file_system numeric_ids atime ctime birthtime flags
-    read_special unsafe_skip_path_validation_before_create files_changed files_cache checkpoint_interval
-    checkpoint_volume chunker_params compression recompress upload_rate_limit upload_buffer_size retries retry_wait
-    umask lock_wait constants zfs btrfs""",
-    # Archives, what is kept of them, and Borg's own ways
-    """archive_name_format archive_hostname archive_username file_list_format
-    archive_list_format encryption_passphrase use_chunks_archive borg_files_cache_ttl keep_within keep_secondly
-    keep_minutely keep_hourly keep_daily keep_weekly keep_monthly keep_yearly keep_13weekly keep_3monthly
-    compact_threshold check_repositories check_last""",
-    # What is said about it
-    """color verbosity syslog_verbosity log_file_verbosity log_file_format monitoring_verbosity log_json progress
-    statistics quick_statistics list_details default_actions skip_actions""",
-    repositories="path label encryption id_hash key_location append_only storage_quota make_parent_directories",
-    borg_exit_codes="code treat_as",
-    bootstrap="store_config_files",
-    checks="""name frequency only_run_on max_duration count_tolerance_percentage data_sample_percentage
-    data_tolerance_percentage""",
-    lvm="snapshot_size",
-    influxdb_databases="""name label bucket_id password tls verify_tls hostname port organization_id organization_name
-    active_configuration restore_bucket restore_organization full_replace compression""",
-    postgresql_databases=f"""{_DATABASE} container restore_container no_owner format compression ssl_mode ssl_cert
-    ssl_key ssl_root_cert ssl_crl""",
-    mariadb_databases=_MYSQL,
-    mysql_databases=_MYSQL,
-    mongodb_databases=f"""{_DATABASE} container restore_container password_transport authentication_database format""",
-    sqlite_databases="name label path restore_path",
-    openldap_databases="name label",
-    apprise=f"services services.url services.label send_logs logs_size_limit states {_APPRISE}",
-    cronitor="ping_url",
-    healthchecks=_PING,
-    watchgoose=_PING,
-    loki="url labels labels.* send_logs tls tls.cert_path tls.key_path",
-    ntfy=f"topic server username password access_token states {_NTFY}",
-    pagerduty="integration_key send_logs",
-    pushover=f"token user states {_PUSHOVER}",
-    sentry="data_source_name_url monitor_slug environment states",
-    uptime_kuma="push_url states verify_tls",
-    zabbix="""itemid host key server username password api_key states start start.value finish finish.value fail
-    fail.value""",
-)
-"""Every option of borgmatic 2.1.10 that runs nothing, chooses no program, writes nowhere and weakens no protection.
-
-Fixed programs of an option's own (``pg_dump``, ``zfs``, ``docker inspect``) are what those options are for.
-"""
 
 _REPOSITORY_OWN = frozenset(name.split(".")[1] for name in HARMLESS if name.startswith("repositories."))
 """What belongs to an entry of ``repositories``; borgmatic takes everything else there for a general option."""
@@ -194,9 +127,6 @@ _MONITORS = {
 """borgmatic's monitoring options, and which option below each says where the service is."""
 _LOCAL = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
-_MAX_BYTES = 1024 * 1024
-_MAX_DEPTH = 12
-_MAX_NODES = 50_000
 _BREAKS = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 _BREAKS_WITHIN_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 _CREDENTIAL = re.compile(r"\{credential ([a-z]+) ([^{}\x00-\x1f]+)\}")
@@ -215,9 +145,6 @@ _KEEP = frozenset(name for name in HARMLESS if name.startswith("keep_")) - {"kee
 _OF_THIS_HOST = re.compile(r"\{(hostname|fqdn|reverse-fqdn)\}-")
 _URL: TypeAdapter[str] = TypeAdapter(RepositoryUrl)
 _PRIVATE_MODES = frozenset({0o400, 0o440, 0o444, 0o600, 0o640, 0o644})
-
-Node = str | list["Node"] | dict[str, "Node"]
-"""YAML with every scalar as its text: what type borgmatic makes of it matters to no rule here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -631,94 +558,6 @@ class _Check:
             values = (*getattr(self._policy, option), value)
             allow = f"policy.{option} = [{', '.join(_toml(one) for one in values)}]"
         return PolicyDenied(f"backup '{self.job.backup}' is not allowed here: {what}", allow=allow)
-
-
-# --- YAML, strictly ---------------------------------------------------------------------------------------------------
-
-
-class _Unreadable(ValueError):
-    """A sentence's end: what about the YAML is refused."""
-
-
-def read_options(file: ManagedFile) -> dict[str, Node]:
-    """Return the options in a configuration file, scalars as their text. ``ValueError`` when it is not plain YAML."""
-    node = _build(_events(HEADER.format(origin=file.origin, revision="0" * 12) + file.content))
-    if not isinstance(node, dict):
-        raise _Unreadable("is not a mapping of options")
-    return node
-
-
-def _events(text: str) -> Iterator[object]:
-    """Yield the events of borgmatic's own parser."""
-    # A client at rest never needs it.
-    from ruamel.yaml import YAML  # noqa: PLC0415
-    from ruamel.yaml.error import YAMLError  # noqa: PLC0415
-
-    if len(text.encode()) > _MAX_BYTES:
-        raise _Unreadable(f"is larger than {_MAX_BYTES // 1024} KiB")
-    try:
-        yield from YAML(typ="safe").parse(text)
-    except YAMLError as error:
-        raise _Unreadable(f"is not YAML ({str(error).splitlines()[0]})") from None
-
-
-def _build(events: Iterator[object]) -> Node | None:
-    """Return the one document as plain data, without recursion; refuse all that could be read in two ways."""
-    root: Node | None = None
-    stack: list[tuple[list[Node] | dict[str, Node], str | None]] = []
-    documents = nodes = 0
-    for event in events:
-        kind = type(event).__name__
-        if kind in {"StreamStartEvent", "StreamEndEvent", "DocumentEndEvent", "CommentEvent"}:
-            continue
-        if kind == "DocumentStartEvent":
-            documents += 1
-            if documents > 1 or getattr(event, "version", None) or getattr(event, "tags", None):
-                raise _Unreadable("has directives or more than one document")
-            continue
-        if kind in {"MappingEndEvent", "SequenceEndEvent"}:
-            stack.pop()
-            continue
-        nodes += 1
-        _refuse_ambiguous(event, kind)
-        node: Node = (
-            str(getattr(event, "value", "")) if kind == "ScalarEvent" else [] if kind == "SequenceStartEvent" else {}
-        )
-        if stack and isinstance(stack[-1][0], dict) and stack[-1][1] is None:
-            stack[-1] = stack[-1][0], _key(node, stack[-1][0])
-            continue
-        if not stack:
-            root = node
-        else:
-            parent, key = stack[-1]
-            if isinstance(parent, list):
-                parent.append(node)
-            else:
-                parent[str(key)] = node
-                stack[-1] = parent, None
-        if not isinstance(node, str):
-            stack.append((node, None))
-        if len(stack) > _MAX_DEPTH or nodes > _MAX_NODES:
-            raise _Unreadable("is too deep or too large")
-    return root
-
-
-def _refuse_ambiguous(event: object, kind: str) -> None:
-    if kind == "AliasEvent" or getattr(event, "anchor", None):
-        raise _Unreadable("has anchors or aliases")
-    tag = getattr(event, "tag", None)
-    if tag is not None and str(tag) not in {"", "None"}:
-        raise _Unreadable(f"has the tag {tag}")
-
-
-def _key(node: Node, mapping: dict[str, Node]) -> str:
-    if not isinstance(node, str):
-        raise _Unreadable("has a key that is not text")
-    if node == "<<":
-        raise _Unreadable("has a merge key")
-    if node in mapping:
-        raise _Unreadable(f"has the key '{node}' twice")
-    return node
 
 
 def _words(text: str) -> list[str]:

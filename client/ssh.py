@@ -11,7 +11,7 @@ import shlex
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from client import borgmatic, policy
+from client import borgmatic, policy_file
 from schema.desired import ManagedFile
 from schema.errors import DirectorError
 
@@ -35,7 +35,7 @@ async def explain(reader: Reader, job: Job, *, config: Path, environment: Mappin
         return
     urls = [one.url for one in job.repositories if only in {None, one.name} and one.url.startswith("ssh://")]
     try:
-        options = policy.read_options(
+        options = policy_file.read_options(
             ManagedFile(place="config", path=job.file, origin="", content=(config / job.file).read_text("utf-8"))
         )
         for command in filter(None, (_command(options, url) for url in urls)):

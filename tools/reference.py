@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 
 from client import cli as client_cli
 from client import policy as client_policy
+from client import policy_options as client_policy_options
 from client import settings as client_settings
 from reconciler import cli as director_cli
 from reconciler import settings, source
@@ -309,7 +310,7 @@ def _director_settings() -> str:
 
 def _client_settings() -> str:
     root, policy = client_settings.ClientSettings, client_policy.Policy
-    options = textwrap.fill(" ".join(sorted(client_policy.HARMLESS)), 110)
+    options = textwrap.fill(" ".join(sorted(client_policy_options.HARMLESS)), 110)
     return (
         f"{_CLIENT_INTRO}{_fields(root, without={'policy'})}\n## [policy]\n\n{_prose(policy)}\n\n{_fields(policy)}"
         f"\n[How to use it](../how-to/local-policy.md).\n{_OPTIONS_INTRO}```\n{options}\n```\n"

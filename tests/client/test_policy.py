@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from client import policy
+from client import policy, policy_options
 from client.policy import Policy
 from schema.desired import Content, DesiredRepository, Job, ManagedFile, ssh_command
 from schema.errors import PolicyDenied
@@ -129,15 +129,15 @@ def option_names(schema: dict[str, Any], name: str = "") -> set[str]:
 
 
 def test_somebody_has_decided_on_every_option_of_the_installed_borgmatic():
-    assert sorted(option_names(installed_schema()) - policy.HARMLESS - set(REFUSED)) == []
+    assert sorted(option_names(installed_schema()) - policy_options.HARMLESS - set(REFUSED)) == []
 
 
 def test_nothing_is_both_harmless_and_refused():
-    assert policy.HARMLESS & set(REFUSED) == frozenset()
+    assert policy_options.HARMLESS & set(REFUSED) == frozenset()
 
 
 def test_only_options_that_exist_are_called_harmless():
-    assert sorted(policy.HARMLESS - option_names(installed_schema())) == []
+    assert sorted(policy_options.HARMLESS - option_names(installed_schema())) == []
 
 
 def test_every_option_that_sounds_like_a_program_or_a_hook_is_refused():
@@ -150,7 +150,7 @@ def test_every_option_that_sounds_like_a_program_or_a_hook_is_refused():
     }
 
     # The paths that are left belong to a database, a socket or a certificate, and run nothing.
-    assert {name for name in suspicious & policy.HARMLESS if not name.endswith("_path")} == set()
+    assert {name for name in suspicious & policy_options.HARMLESS if not name.endswith("_path")} == set()
 
 
 def option_text(name: str) -> str:
