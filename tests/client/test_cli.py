@@ -15,17 +15,19 @@ import yaml
 from click.testing import CliRunner, Result
 
 from client.cli import main
+from client.known_repositories import KnownRepositories, KnownRepository
+from client.settings import read_settings
 from client.state import StateDirectory
 from schema.desired import Content, ManagedFile
 from schema.envelope import DirectorIdentity, EnrolmentString, random_token
 from schema.resources import Directories
 from schema.wire import Refused
 from tests.client.director_stub import DirectorStub, desired_state
-from tests.client.machine import config, job
-from tests.client.test_agent import BORGMATIC
+from tests.client.fleet import BORGMATIC
+from tests.client.machine import NOW, config, job
 
 ROOT = Path(__file__).parent.parent.parent
-COMMANDS = ["enroll", "run", "once", "status", "fingerprint", "doctor", "completion"]
+COMMANDS = ["enroll", "run", "once", "status", "fingerprint", "doctor", "forget-repository", "completion"]
 
 
 @pytest.fixture
@@ -229,6 +231,22 @@ def test_doctor_finds_that_we_are_not_enrolled(settings):
 
     assert result.exit_code == 1
     assert any(one["level"] == "error" for one in json.loads(result.stdout))
+
+
+def test_a_known_repository_is_shown_and_forgotten_by_its_name(settings):
+    known = KnownRepositories(Path(read_settings(settings).state_directory))
+    known.note(KnownRepository(url="/srv/a", name="nas", since=NOW))
+    known.note(KnownRepository(url="/srv/b", name="offsite", since=NOW))
+
+    shown = call(settings, "forget-repository")
+    unknown = call(settings, "forget-repository", "naz")
+    forgotten = call(settings, "forget-repository", "nas")
+
+    assert shown.stdout.splitlines()[0] == "nas  since 2026-11-23  /srv/a"
+    assert unknown.exit_code == 2
+    assert "it knows: nas, offsite" in unknown.stderr
+    assert forgotten.exit_code == 0
+    assert [one.name for one in known.all()] == ["offsite"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

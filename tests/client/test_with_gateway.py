@@ -22,8 +22,8 @@ from schema.desired import Content, ManagedFile
 from schema.envelope import EnrolmentString
 from schema.resources import Directories
 from tests.client.director_stub import desired_state
+from tests.client.fleet import BORGMATIC
 from tests.client.machine import config, job
-from tests.client.test_agent import BORGMATIC
 from tests.reconciler.house import House
 
 
