@@ -1,4 +1,4 @@
-"""Operational commands over a Unix socket that only the director's user may open; ``commands.operate`` calls it.
+"""Operational commands over a Unix socket that only the director's user may open; ``commands.remote`` calls it.
 
 Reading goes through one function (the dashboard's reader, handed in by the command line); everything else is an
 ``Operations`` method, and every one of them is an audit event with the name of the user who asked.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reconciler.commands import operate, secrets, source, viewers
+from reconciler.commands import clients, runs, secrets, source, standing, steering, viewers
 from reconciler.commands.output import configure_logging, examples, friendly
 from reconciler.commands.which import config_options, group_options
 
@@ -254,7 +254,7 @@ def _reading(settings: DirectorSettings) -> Iterator[tuple[Reader, Callable[...,
 for command in (
     *(source.init, source.validate, source.build, source.plan, source.schema, source.hook),
     *(secrets.seal, secrets.reseal, secrets.escrow_key),
-    *operate.COMMANDS,
+    *(*standing.COMMANDS, runs.runs, *steering.COMMANDS, *clients.COMMANDS),
     viewers.viewer,
 ):
     main.add_command(command)

@@ -17,9 +17,9 @@ from aiohttp import web
 from schema.errors import DirectorError
 from schema.status import Page
 from web_readonly import badges
+from web_readonly.asking import Asked, NotFound
 from web_readonly.caching import Body, Cache, make_body
 from web_readonly.pages import as_json, dump
-from web_readonly.questions import Asked, NotFound
 from web_readonly.reader import InvalidQuery, StoreUnavailable
 from web_readonly.views import API, VIEWS
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from schema.desired import runtime_directory
 from web_readonly import restoring
-from web_readonly.questions import Answer, NotFound
+from web_readonly.asking import Answer, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from schema.desired import Content
     from schema.observed import ArchiveContents, DirectoryContents
-    from web_readonly.questions import Asked
+    from web_readonly.asking import Asked
     from web_readonly.reader import Reader
 
 MAX_ROWS: Final = 120

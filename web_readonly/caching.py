@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from web_readonly.questions import Asked
+    from web_readonly.asking import Asked
 
 KEPT: Final = timedelta(seconds=1)
 """Pages say how long ago things were, so that an answer does not hold for longer even when nothing was written."""

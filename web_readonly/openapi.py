@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic.json_schema import models_json_schema
 
+from web_readonly.asking import BACKUP_STATES, CLIENT_STATES, RUN_OUTCOMES
 from web_readonly.parts import MAX_DAYS
-from web_readonly.questions import BACKUP_STATES, CLIENT_STATES, RUN_OUTCOMES
 from web_readonly.reader.paging import MAX_LIMIT
 from web_readonly.reader.runs import LEVELS
 from web_readonly.views import API, VIEWS

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from web_readonly.access import Who
-    from web_readonly.questions import Answer, Asked
+    from web_readonly.asking import Answer, Asked
     from web_readonly.views import View
 
 NAVIGATION: Final = (

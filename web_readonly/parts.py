@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from schema.errors import Problem
 from schema.scalars import Moment
 from schema.status import Growth, LockoutStatus, Page, PendingClient, Sample, Shown, TokenStatus
-from web_readonly import questions
-from web_readonly.questions import Answer, Asked, NotFound
+from web_readonly import backup_questions
+from web_readonly.asking import Answer, Asked, NotFound
 from web_readonly.reader import InvalidQuery
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def samples(reader: Reader, asked: Asked) -> Answer:
 
 def retained(reader: Reader, asked: Asked) -> Answer:
     """Answer which rule keeps which archive of one backup, in each of its repositories."""
-    judged: dict[str, Retained] = dict(questions.placement(reader, asked).beside()["retained"])
+    judged: dict[str, Retained] = dict(backup_questions.placement(reader, asked).beside()["retained"])
     shown = tuple(
         RetainedShown(
             repository=repository,

@@ -6,7 +6,7 @@ from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Final
 
 from schema.observed import Outcome
-from web_readonly.questions import RUN_OUTCOMES, Answer, Asked
+from web_readonly.asking import RUN_OUTCOMES, Answer, Asked
 from web_readonly.reader import InvalidQuery
 from web_readonly.reader.timeline import TimelineFilter
 

@@ -1,6 +1,6 @@
 """All routes of the dashboard in one table: path, question, template, filters. Each has a JSON twin under ``/api/v1``.
 
-To add a page: a question in ``web_readonly.questions``, a template, and a line here.
+To add a page: a question in ``web_readonly.questions`` or a module beside it, a template, and a line here.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from schema.status import (
     TokenStatus,
 )
 from schema.timeline import NextStart, Schedule, Timeline
-from web_readonly import archive_questions, parts, questions, time_questions
+from web_readonly import archive_questions, backup_questions, parts, questions, run_questions, time_questions
+from web_readonly.asking import Answer
 from web_readonly.files import FileShown
 from web_readonly.parts import DesiredStatus, FacetShown, RetainedShown
-from web_readonly.questions import Answer
 from web_readonly.reader.facets import StoreFacts
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from web_readonly.questions import Asked, Question
+    from web_readonly.asking import Asked, Question
     from web_readonly.reader import Reader
 
 API: Final = "/api/v1"
@@ -101,7 +101,7 @@ VIEWS: Final = (
     View("/clients/{client}/files", questions.client_files, answers=Page[FileShown]),
     View(
         "/backups",
-        questions.backups,
+        backup_questions.backups,
         "backups.html",
         ("client", "backup", "repository", "state", "limit", "after"),
         section="/backups",
@@ -109,16 +109,22 @@ VIEWS: Final = (
     ),
     View(
         "/backups/{backup}",
-        questions.backup,
+        backup_questions.backup,
         "backup.html",
         ("limit", "after"),
         section="/backups",
         answers=Page[BackupStatus],
     ),
-    View("/backups/{client}/{backup}", questions.placement, "placement.html", section="/backups", answers=BackupStatus),
+    View(
+        "/backups/{client}/{backup}",
+        backup_questions.placement,
+        "placement.html",
+        section="/backups",
+        answers=BackupStatus,
+    ),
     View(
         "/runs",
-        questions.runs,
+        run_questions.runs,
         "runs.html",
         ("client", "backup", "outcome", "limit", "after"),
         section="/runs",
@@ -126,14 +132,14 @@ VIEWS: Final = (
     ),
     View(
         "/runs/{run}",
-        questions.run,
+        run_questions.run,
         "run.html",
         ("after", "line", "level", "q", "pause"),
         section="/runs",
         answers=RunStatus,
         page_only=("after", "line", "level", "q", "pause"),
     ),
-    View("/runs/{run}/log", questions.run_log, filters=("level", "q", "limit", "after"), answers=Page[LogEntry]),
+    View("/runs/{run}/log", run_questions.run_log, filters=("level", "q", "limit", "after"), answers=Page[LogEntry]),
     View(
         "/timeline",
         time_questions.timeline,
@@ -153,7 +159,7 @@ VIEWS: Final = (
     ),
     View(
         "/repositories",
-        questions.repositories,
+        backup_questions.repositories,
         "repositories.html",
         ("limit", "after"),
         section="/repositories",
@@ -161,7 +167,7 @@ VIEWS: Final = (
     ),
     View(
         "/repositories/{repository}",
-        questions.repository,
+        backup_questions.repository,
         "repository.html",
         ("limit", "after"),
         section="/repositories",
@@ -169,7 +175,7 @@ VIEWS: Final = (
     ),
     View(
         "/archives",
-        questions.archives,
+        backup_questions.archives,
         "archives.html",
         ("client", "backup", "repository", "limit", "after"),
         section="/archives",

@@ -16,8 +16,8 @@ from tests.web_readonly import seeded
 from tests.web_readonly.visitor import visiting
 from web_readonly import caching
 from web_readonly.app import make_app
+from web_readonly.asking import Asked
 from web_readonly.caching import Cache, make_body
-from web_readonly.questions import Asked
 from web_readonly.reader import Reader
 
 NOW = seeded.NOW

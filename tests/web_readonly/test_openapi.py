@@ -19,7 +19,7 @@ from tests.web_readonly import seeded
 from tests.web_readonly.visitor import visiting
 from web_readonly import openapi
 from web_readonly.app import make_app
-from web_readonly.questions import Asked
+from web_readonly.asking import Asked
 from web_readonly.reader import Reader
 from web_readonly.views import API, VIEWS
 

@@ -21,7 +21,7 @@ from tests.benchmarks.visits import one_of_each, read_names
 from tests.web_readonly import seeded
 from tests.web_readonly.visitor import visiting
 from web_readonly import questions
-from web_readonly.questions import Asked as PageAsked
+from web_readonly.asking import Asked as PageAsked
 from web_readonly.reader import BackupFilter, ClientFilter, EventFilter, Reader, RunFilter
 from web_readonly.reader.timeline import TimelineFilter
 
