@@ -398,6 +398,43 @@ def doctor(context: _Context, output: str) -> int:
     return WRONG if any(one.level.value == "error" for one in findings) else OK
 
 
+# --- forget-repository ----------------------------------------------------------------------------------------------
+
+
+@main.command(
+    epilog="""\b
+Examples:
+  director-client forget-repository                which repositories does this machine know?
+  director-client forget-repository nas            'nas' is gone for good: the next run may make a new one
+"""
+)
+@click.argument("repository", required=False, default="")
+@click.pass_obj
+@say_errors
+def forget_repository(context: _Context, repository: str) -> int:
+    """Let REPOSITORY (its name or url) be made anew by the next run, when it is gone and its Repository says `create`.
+
+    A repository that this machine has backed up into is never made anew by itself. This touches no repository.
+    """
+    from client.known_repositories import KnownRepositories
+    from schema.errors import TerminalError
+
+    known = KnownRepositories(Path(context.settings().state_directory))
+    found = known.all()
+    chosen = [one for one in found if repository in {one.name, one.url}]
+    if repository and not chosen:
+        hint = "it knows: " + (", ".join(sorted({one.name for one in found})) or "none")
+        raise TerminalError(f"this machine knows no repository '{repository}'", hint=hint)
+    for one in chosen:
+        known.forget(one)
+        click.echo(
+            f"Forgot {_printable(one.name)} at {_printable(one.url)}. If it is gone, the next run makes it anew."
+        )
+    for one in () if repository else found:
+        click.echo(f"{_printable(one.name)}  since {one.since:%Y-%m-%d}  {_printable(one.url)}")
+    return OK
+
+
 @main.command(
     epilog="""\b
 Examples:

@@ -1,7 +1,7 @@
 """One run of one job: borgmatic as a program, its output as reports, and an end that is always clean.
 
 Called by ``agent``. A run takes its turn at each repository (in this process by a lock, between processes by a file
-lock), makes declared repositories that do not exist yet, starts borgmatic once for all repositories, and tells what
+lock), makes declared repositories on first use, starts borgmatic once for all repositories, and tells what
 came of it.
 
 borgmatic runs as ``borgmatic --config FILE --log-json --verbosity 1 ACTIONS``, ``create`` with ``--json --progress``
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from client import borgmatic, borgmatic_output, ssh
 from client.borgmatic_output import Lines, Reader, Scrubber, Seen
+from client.known_repositories import KnownRepositories, KnownRepository
 from schema.desired import runtime_directory
 from schema.errors import DirectorError
 from schema.observed import (
@@ -130,6 +131,7 @@ class Runner:
         self._environment = borgmatic.environment(environment, also=pass_on)
         self._grace = grace
         self._turns = turns
+        self._known = KnownRepositories(state_directory)
         self._runs: dict[str, _Run] = {}
 
     async def run(
@@ -221,6 +223,16 @@ class Runner:
             await self._borgmatic(run, target)
         if "create" in run.job.actions and run.stopped is None:
             await self._ask_for_statistics(run)
+        self._remember(run)
+
+    def _remember(self, run: _Run) -> None:
+        """Note where this run made an archive: such a repository is not made anew when it is gone."""
+        for repository in run.job.repositories:
+            if repository.name in run.statistics:
+                try:
+                    self._known.note(KnownRepository(url=repository.url, name=repository.name, since=run.began))
+                except DirectorError as error:
+                    self._note(run, "warning", f"cannot remember repository '{repository.name}': {error.message}")
 
     async def _prepare(self, run: _Run, repository: DesiredRepository) -> _Failure | None:
         """Return why ``repository`` cannot be used. Only what this machine can see for itself; Borg judges the rest."""
@@ -248,7 +260,15 @@ class Runner:
         return await self._create(run, repository)
 
     async def _create(self, run: _Run, repository: DesiredRepository) -> _Failure | None:
-        """Make a repository. Borg itself refuses to touch one that exists."""
+        """Make a repository on its first use. Borg itself refuses to touch one that exists."""
+        known = self._known.find(repository.url)
+        if known is not None:
+            return _Failure(
+                f"repository '{repository.name}' is gone: this machine has backed up into it since "
+                f"{known.since:%Y-%m-%d}, and there is none at {repository.url} any more",
+                "is its disk mounted, was it moved or deleted? bring it back; or, to begin a new and empty one, run on "
+                f"this machine: director-client forget-repository {repository.name}",
+            )
         self._note(run, "info", f"creating repository '{repository.name}' at {repository.url}")
         reader = self._reader(run, quiet=True)
         arguments = self._arguments(run, "repo-create", "--repository", repository.name)

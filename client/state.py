@@ -9,6 +9,7 @@
     status.json       how the connection is, for people
     high-water        the newest generation we ever verified, and by whose key
     outbox.sqlite     see ``client.outbox``
+    repositories/     see ``client.known_repositories``
     secrets/  known_hosts/    see ``client.apply``
     lock              held by the one agent that works here
 

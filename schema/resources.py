@@ -186,7 +186,10 @@ class RepositorySpec(Written):
     known_hosts: list[Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$", max_length=2_000)]] = Field(
         default_factory=list, description="Lines of known_hosts; when given, only these host keys are accepted."
     )
-    create: bool = Field(default=False, description="Create the repository on first use when it does not exist.")
+    create: bool = Field(
+        default=False,
+        description="Create the repository on first use when it does not exist; one that was used is not made anew.",
+    )
     append_only: bool = Field(default=False, description="Create it append-only.")
     quota: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}[KMGT]?$")] | None = Field(
         default=None, description="Storage quota at creation, e.g. 500G."

@@ -20,6 +20,7 @@ from client.apply import Applier, BorgmaticRefuses
 from client.clock import SystemClock
 from client.doctor import versions
 from client.inventory import Inventories
+from client.known_repositories import KnownRepositories
 from client.policy import Policy
 from client.runner import Runner
 from client.turns import Turns
@@ -185,6 +186,26 @@ async def test_one_repository_that_is_away_hides_no_other(two):
     assert finished.error.startswith("repository 'offsite' does not exist")
     assert [one.repository for one in finished.statistics] == ["nas"]
     assert not (two.base / "offsite").exists()
+
+
+async def test_a_repository_that_is_gone_is_not_made_anew_until_a_person_says_so(two):
+    await two.apply()
+    await two.run()
+    (two.base / "offsite").rename(two.base / "away")
+
+    refused = await two.run()
+    known = KnownRepositories(two.base / "var")
+    was_made = (two.base / "offsite").exists()
+    known.forget(next(one for one in known.all() if one.name == "offsite"))
+    made = await two.run()
+
+    assert refused.outcome is Outcome.FAILED
+    assert refused.error.startswith("repository 'offsite' is gone: this machine has backed up into it since 20")
+    assert "director-client forget-repository offsite" in refused.hint
+    assert [one.repository for one in refused.statistics] == ["nas"]
+    assert not was_made
+    assert (made.outcome, made.error) == (Outcome.SUCCEEDED, "")
+    assert (two.base / "offsite/config").is_file()
 
 
 async def test_a_failure_in_one_repository_loses_no_statistics_of_the_other(two):

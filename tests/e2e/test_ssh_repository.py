@@ -206,6 +206,18 @@ async def test_a_repository_is_made_over_ssh_and_its_archives_are_seen(machine):
     assert (machine.repository / "config").is_file()
 
 
+async def test_a_repository_that_is_gone_from_its_server_is_not_made_anew(machine):
+    await machine.apply()
+    await machine.run()
+    machine.repository.rename(machine.base / "away")
+
+    finished = await machine.run()
+
+    assert finished.outcome is Outcome.FAILED
+    assert finished.error.startswith("repository 'offsite' is gone")
+    assert not machine.repository.exists()
+
+
 async def test_the_private_key_is_a_file_that_ssh_accepts_and_nobody_else_reads(machine):
     await machine.apply()
 
