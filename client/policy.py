@@ -15,7 +15,9 @@ Values are checked where an allowed option could do more than its name says:
   hosts in ``send_to``, and never those of a repository;
 * a line break in the password of a database is another line in the settings of its program, so that only the text of a
   message may have lines;
-* ``constants`` and ``${…}`` rewrite all other values, and so are put in before anything is checked, or refused.
+* ``constants`` and ``${…}`` rewrite all other values, and so are put in before anything is checked, or refused;
+* borgmatic puts them into a repository's own options twice, the second time with that repository's own constants, so
+  that a repository may have neither constants nor anything escaped.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import re
 import shlex
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
@@ -132,7 +135,8 @@ _BREAKS_WITHIN_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 _CREDENTIAL = re.compile(r"\{credential ([a-z]+) ([^{}\x00-\x1f]+)\}")
 _LOOKS_LIKE_CREDENTIAL = re.compile(r"\{\s*credential")
 # borgmatic.config.environment and borgmatic.config.constants
-_VARIABLE = re.compile(r"(?P<escape>\\)?\$\{(?P<name>[A-Za-z0-9_]+)(?::?-[^}]+)?\}")
+_VARIABLE = re.compile(r"(?P<escape>\\)?\$\{(?P<name>[A-Za-z0-9_]+)(?::?-(?P<default>[^}]+))?\}")
+_ESCAPED = re.compile(r"\\\$?\{")
 _CONSTANT = re.compile(r"(?P<left>\\)?\{(?P<name>\w+)(?P<right>\\)?\}")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _GLOB = re.compile(r"[*?\[]")
@@ -266,9 +270,10 @@ class _Check:
         elif not self._listed(name):
             self._value(name, value)
         else:
-            text = _CONSTANT.sub(self._constant, value)
-            self._credentials(name, text)
-            named = set(re.findall(re.escape(self._secrets) + r"/[A-Za-z0-9_.-]+", text))
+            named = set[str]()
+            for text in self._readings(value):
+                self._credentials(name, text)
+                named.update(re.findall(re.escape(self._secrets) + r"/[A-Za-z0-9_.-]+", text))
             self.files |= named
             if name == "ssh_command":
                 self.repository |= {f"file {path}" for path in named}
@@ -293,7 +298,11 @@ class _Check:
     # --- Values -------------------------------------------------------------------------------------------------------
 
     def _value(self, name: str, written: str) -> None:
-        text = self._put_in(written)
+        self._put_in(written)
+        for text in sorted(self._readings(written)):
+            self._reading(name, text)
+
+    def _reading(self, name: str, text: str) -> None:
         self._credentials(name, text)
         last = name.rsplit(".", 1)[-1]
         if (_BREAKS_WITHIN_LINES if last in _LINES else _BREAKS).search(text):
@@ -320,6 +329,8 @@ class _Check:
                 raise self._denied(f"option '{name}' would be taken for a connection string: '{text}'")
         if name in _TLS_FILES:
             self._tls_file(name, text)
+        elif name == "umask":
+            self._umask(text)
         elif name in _PATHS:
             self._path(name, text)
         elif last in _SOCKETS and not text.startswith("/"):
@@ -333,6 +344,15 @@ class _Check:
         self._secret_file(text, what=f"option '{name}'")
         self._elsewhere.append((name, f"file {text}"))
         self.files.add(text)
+
+    def _umask(self, text: str) -> None:
+        """Borg makes repositories under it: what others may open there, they may read or destroy."""
+        if not re.fullmatch("[0-7]{1,4}", text) or int(text, 8) & 0o007 != 0o007:
+            raise self._denied(
+                f"option 'umask' would open repositories to all users of this machine: '{text}' does not end with 7",
+                option="options",
+                value="umask",
+            )
 
     def _archive_names(self, name: str, text: str) -> None:
         """Let a backup take only archives for its own that are: a prune deletes what is taken."""
@@ -353,13 +373,24 @@ class _Check:
         replaced = _CONSTANT.sub(self._constant, text)
         for candidate in (text, replaced):
             for match in _VARIABLE.finditer(candidate):
-                if not match["escape"] and match["name"] not in self._policy.environment:
+                if match["escape"]:
+                    continue
+                if match["name"] not in self._policy.environment:
                     raise self._denied(
                         f"the environment variable '{match['name']}' may not be read",
                         option="environment",
                         value=match["name"],
                     )
+                if re.search(r"[{}$\\]", match["default"] or ""):
+                    raise self._denied(
+                        f"the default of the environment variable '{match['name']}' holds a brace, '$' or backslash"
+                    )
         return replaced
+
+    def _readings(self, text: str) -> set[str]:
+        """Return what ``text`` may come to: with each variable unset, empty, and set to something."""
+        replaced = _CONSTANT.sub(self._constant, text)
+        return {_VARIABLE.sub(partial(_variable, otherwise=one), replaced) for one in (None, "", "variable")}
 
     def _constant(self, match: re.Match[str]) -> str:
         if match["left"] and match["right"]:
@@ -480,7 +511,7 @@ class _Check:
 
     def _holds_credential(self, node: Node) -> bool:
         if isinstance(node, str):
-            return _LOOKS_LIKE_CREDENTIAL.search(_CONSTANT.sub(self._constant, node)) is not None
+            return any(_LOOKS_LIKE_CREDENTIAL.search(text) for text in self._readings(node))
         return any(self._holds_credential(below) for below in (node.values() if isinstance(node, dict) else node))
 
     def _monitor_host(self, hook: str, block: Node, option: str) -> str:
@@ -500,8 +531,9 @@ class _Check:
     def _repositories(self, entries: list[dict[str, Node]]) -> None:
         for entry in entries:
             for name, value in entry.items():
-                if name == "repositories":
-                    raise self._denied("a repository holds repositories")
+                if name in {"repositories", "constants"}:
+                    raise self._denied(f"a repository holds {name}")
+                self._once(name, value)
                 self._option(f"repositories.{name}" if name in _REPOSITORY_OWN else name, value, depth=1)
         written = [(self._text(entry.get("label")), self._text(entry.get("path"))) for entry in entries]
         declared = [(repository.name, repository.url) for repository in self.job.repositories]
@@ -509,6 +541,15 @@ class _Check:
             raise self._denied("the repositories of the file are not those of the job")
         for _, url in declared:
             self._url(url)
+
+    def _once(self, name: str, node: Node) -> None:
+        """Refuse what is another text when it is read again: borgmatic reads a repository's own options twice."""
+        if isinstance(node, str):
+            if _ESCAPED.search(node):
+                raise self._denied(f"option '{name}' of a repository holds a backslash before a brace")
+            return
+        for below in node.values() if isinstance(node, dict) else node:
+            self._once(name, below)
 
     def _text(self, value: Node | None) -> str:
         return self._put_in(value) if isinstance(value, str) else ""
@@ -558,6 +599,13 @@ class _Check:
             values = (*getattr(self._policy, option), value)
             allow = f"policy.{option} = [{', '.join(_toml(one) for one in values)}]"
         return PolicyDenied(f"backup '{self.job.backup}' is not allowed here: {what}", allow=allow)
+
+
+def _variable(match: re.Match[str], *, otherwise: str | None) -> str:
+    """Return what stands for an environment variable: ``otherwise``, or its default where it has one."""
+    if match["escape"]:
+        return match[0]
+    return otherwise if otherwise is not None else match["default"] or ""
 
 
 def _words(text: str) -> list[str]:

@@ -510,7 +510,7 @@ def test_nothing_but_a_message_has_lines(option):
 
 
 def test_environment_variables_are_refused_unless_listed():
-    text = BASE + 'compression: "${HOME}-x"\n'
+    text = BASE + 'compression: "zstd,${HOME}"\n'
 
     assert denial(text).allow == 'policy.environment = ["HOME"]'
     check(text, Policy(environment=("HOME",)))
@@ -535,6 +535,66 @@ def test_constants_are_put_in_before_anything_is_checked():
 )
 def test_constants_cannot_build_what_is_refused(text):
     denial(BASE + text)
+
+
+OWN = BASE.replace("    encryption: none\n", "    encryption: none\n    {}\n")
+LISTED = Policy(environment=("HERE",), send_to=("*",))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "constants: {x: /root}",
+        "source_directories: ['/srv/\\\\{etc\\\\}']",
+        "source_directories: ['/srv/\\\\${HERE}']",
+        "source_directories: ['/srv/\\\\${HOME}']",
+    ],
+)
+def test_what_borgmatic_reads_twice_of_a_repository_means_the_same_both_times(option):
+    denial(OWN.replace("{}", option.replace("\\\\", "\\")), LISTED)
+
+
+def test_a_repository_may_use_the_constants_of_all():
+    text = OWN.replace("{}", "source_directories: ['/srv/{x}']") + "constants: {x: www}\n"
+
+    check(text, Policy(read_paths=("/srv", "/etc")))
+    assert "/srv/www" in denial(text, Policy(read_paths=("/etc",))).allow
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "${HERE-{}credential file /etc/shadow}",
+        "{${HERE-credential} file /etc/shadow}",
+        "{${HERE:-credential} file /etc/shadow}",
+        "{${HERE-x}credential file /etc/shadow}",
+        "${HERE-$}{HOME}",
+        "${HERE-${HOME}}",
+    ],
+)
+def test_the_default_of_a_variable_cannot_build_what_is_refused(password):
+    option = f"mariadb_databases: [{{name: x, password: '{password}'}}]\n"
+
+    denial(BASE + option, LISTED)
+    denial(OWN.replace("{}", option), LISTED)
+
+
+def test_the_default_of_a_variable_may_be_plain():
+    check(BASE + "mariadb_databases: [{name: x, username: '${HERE:-backup}'}]\n", LISTED)
+
+
+@pytest.mark.parametrize("path", ["${HERE:-/srv}", "/srv${HERE}/x", "/${HERE-srv}/x", "/srv/${HERE-../root}"])
+def test_a_path_is_below_a_read_path_whatever_a_variable_holds(path):
+    denial(BASE.replace("- /etc", f"- '{path}'"), Policy(environment=("HERE",), read_paths=("/srv",)))
+
+
+@pytest.mark.parametrize("path", ["/srv/${HERE}", "/srv/${HERE-x}/y"])
+def test_a_part_of_a_path_below_it_may_be_a_variable(path):
+    check(BASE.replace("- /etc", f"- '{path}'"), Policy(environment=("HERE",), read_paths=("/srv",)))
+
+
+def test_a_value_is_no_flag_when_a_variable_is_empty():
+    assert "flag" in denial(BASE + "compression: '${HERE}-x'\n", LISTED).message
 
 
 # --- Paths, repositories, retention -----------------------------------------------------------------------------------
@@ -626,6 +686,17 @@ def test_the_minimum_holds_for_a_file_that_a_person_would_prune_with():
     denial(without + "keep_yearly: 1\n", jobs=job("create"))
     denial(without, jobs=job("create", "prune"))
     check(without, jobs=job("create"))
+
+
+@pytest.mark.parametrize("umask", ["1", "0022", "0o77", "27 ", "0070", "63", "077777", "x"])
+def test_an_umask_that_opens_repositories_to_others_is_refused(umask):
+    assert denial(BASE + f"umask: '{umask}'\n").allow == 'policy.options = ["umask"]'
+    check(BASE + f"umask: '{umask}'\n", Policy(options=("umask",)))
+
+
+@pytest.mark.parametrize("umask", ["0077", "77", "0027", "7"])
+def test_an_umask_that_keeps_others_out_passes(umask):
+    check(BASE + f"umask: {umask}\n")
 
 
 @pytest.mark.parametrize(
