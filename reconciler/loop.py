@@ -12,11 +12,9 @@ anew. Each step takes what the former returned; the first that objects ends the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 
@@ -24,90 +22,25 @@ from reconciler.core import changes, dangers, excerpts, issue, plan, weigh
 from reconciler.core.build import Build, BuildCache, build
 from reconciler.core.changes import Changes
 from reconciler.core.issue import Issued
-from schema.errors import DirectorError, InvalidSource, Problem, Severity, TerminalError, TransientError
+from reconciler.outcome import EVENTS, Outcome, Result, first_error, revision_status, source_conditions
+from reconciler.rhythm import LONGEST_RETRY_SECONDS, Rhythm
+from schema.errors import DirectorError, InvalidSource, Severity, TerminalError, TransientError
 from schema.resources import Client
-from schema.status import Condition, ConditionType, Hold, RevisionStatus, SourceStatus
+from schema.status import Hold, SourceStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
     from reconciler.clock import Clock
-    from reconciler.core.issue import BackupRow, ClientRow, DefinitionRow
-    from reconciler.source import Commit, Files
+    from reconciler.loop_ports import Gateway, Records, SourcePort
+    from reconciler.source import Commit
     from schema.envelope import DirectorIdentity
 
 _log = structlog.get_logger(__name__)
 
-_FIRST_RETRY_SECONDS = 2.0
-_LONGEST_RETRY_SECONDS = 300.0
 _SHORTEST_REVISION = 7
 _FARTHEST_MILLISECONDS = 366 * 86_400_000
-
-Outcome = Literal["published", "unchanged", "stalled", "held", "failed", "suspended"]
-
-
-class SourcePort(Protocol):
-    """Git, as the loop needs it."""
-
-    async def fetch(self) -> str:
-        """Return the newest revision of the branch."""
-
-    def files(self, revision: str) -> Files:
-        """Return its resource files."""
-
-    def commit(self, revision: str) -> Commit:
-        """Return the commit."""
-
-    def log(self, old: str | None, new: str, *, limit: int = 100) -> list[Commit]:
-        """Return the commits between."""
-
-    def is_descendant(self, revision: str, *, of: str) -> bool:
-        """Whether history was only added to."""
-
-
-class Records(Protocol):
-    """The store, as the loop writes it."""
-
-    async def record_revision(self, revision: RevisionStatus, *, problems: Sequence[Problem]) -> None:
-        """Keep how a revision was judged."""
-
-    async def set_source(self, status: SourceStatus) -> None:
-        """Keep how the source stands."""
-
-    async def set_conditions(self, subject: str, conditions: Sequence[Condition]) -> None:
-        """Keep conditions; a transition time only moves when the status does."""
-
-    async def publish(
-        self,
-        *,
-        clients: Sequence[ClientRow],
-        backups: Sequence[BackupRow],
-        issued: Sequence[Issued],
-        removed_clients: Sequence[str],
-        removed_backups: Sequence[tuple[str, str]],
-        at: datetime,
-        definitions: Sequence[DefinitionRow] = (),
-        removed_definitions: Sequence[str] = (),
-    ) -> None:
-        """Keep what was published, in one transaction."""
-
-    async def event(
-        self, *, reason: str, message: str, at: datetime, actor: str = "", client: str = "", backup: str = ""
-    ) -> None: ...
-
-
-class Gateway(Protocol):
-    """Whoever carries desired states to clients."""
-
-    def audience(self, client: str) -> str | None:
-        """Return the approved public key of a client, or None."""
-
-    def set_source_clients(self, keys: Mapping[str, str]) -> None:
-        """Approve the keys that stand in the published revision; revoke those that no longer do."""
-
-    async def publish(self, clients: Iterable[str]) -> None:
-        """Tell connected clients that there is something newer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,26 +51,6 @@ class LoopSettings:
     validity: float = 90 * 86_400.0
     mass_change: float = 0.2
     hold_dangers: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How one pass ended."""
-
-    outcome: Outcome
-    revision: str = ""
-    reason: str = ""
-    message: str = ""
-    hint: str = ""
-    problems: tuple[Problem, ...] = ()
-    hold: Hold | None = None
-    changed: tuple[str, ...] = ()
-    """Clients that were sent something new."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether the newest revision is the published one."""
-        return self.outcome in {"published", "unchanged"}
 
 
 class _Held(Exception):
@@ -200,13 +113,9 @@ class Reconciler:
         self._judged: tuple[str, Result] | None = None
         self._judge_anew = False
         self._has_passed = False
-        self._asked = asyncio.Event()
-        self._waiters: list[asyncio.Future[Result]] = []
-        self._onlookers: list[asyncio.Future[Result]] = []
+        self._rhythm = Rhythm(self.reconcile, clock=clock, interval=settings.interval)
         self._on_pass = on_pass
         self._said: tuple[str, str, str] | None = None
-        self._stopping = False
-        self._failures = 0
 
     # --- Asking for passes --------------------------------------------------------------------------------------------
 
@@ -228,7 +137,7 @@ class Reconciler:
 
     def trigger(self) -> None:
         """Ask for a pass soon; asking twice is asking once."""
-        self._asked.set()
+        self._rhythm.trigger()
 
     async def reconciled(self) -> Result:
         """Ask for a pass that begins after now, and return how it ended. A person asks, so nothing is taken as judged.
@@ -236,19 +145,13 @@ class Reconciler:
         Raises:
             TransientError: the director stopped before.
         """
-        if self._stopping:
-            raise _stopped()
-        waiter: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        waiter = self._rhythm.next()
         self._judge_anew = True
-        self.trigger()
         return await waiter
 
     def passed(self) -> asyncio.Future[Result]:
         """Return a future of how the next pass to end will have ended. Asks for none."""
-        onlooker: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._onlookers.append(onlooker)
-        return onlooker
+        return self._rhythm.passed()
 
     async def acknowledge(self, revision: str, *, actor: str) -> Result:
         """Let a held revision through, and return how the pass for it ended."""
@@ -287,51 +190,15 @@ class Reconciler:
         self._status = self._status.model_copy(update={"suspended": suspended})
         self.trigger()
 
-    # --- Running ------------------------------------------------------------------------------------------------------
+    # --- One pass -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Run passes for ever: when asked, and on a jittered timer."""
-        waiters: list[asyncio.Future[Result]] = []
-        try:
-            while not self._stopping:
-                self._asked.clear()
-                waiters, self._waiters = self._waiters, []
-                result = await self.reconcile()
-                onlookers, self._onlookers = self._onlookers, []
-                for waiter in (*waiters, *onlookers):
-                    if not waiter.done():
-                        waiter.set_result(result)
-                if not self._waiters:
-                    await self._pause(result)
-        finally:
-            self._stopping = True
-            for waiter in (*waiters, *self._waiters, *self._onlookers):
-                if not waiter.done():
-                    waiter.set_exception(_stopped())
-                    waiter.exception()  # nobody may be waiting any more, which is no news
+        await self._rhythm.run()
 
     def stop(self) -> None:
         """End ``run`` after the current pass."""
-        self._stopping = True
-        self.trigger()
-
-    async def _pause(self, result: Result) -> None:
-        self._failures = self._failures + 1 if result.outcome == "failed" else 0
-        if self._failures:
-            # Full jitter: directors and servers that failed together do not come back together.
-            ceiling = min(_LONGEST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2 ** (self._failures - 1))
-            seconds = random.uniform(0.1, ceiling)
-        else:
-            seconds = self._settings.interval * random.uniform(0.9, 1.1)
-        timer = asyncio.ensure_future(self._clock.sleep(seconds))
-        asked = asyncio.ensure_future(self._asked.wait())
-        try:
-            await asyncio.wait({timer, asked}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (timer, asked):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        self._rhythm.stop()
 
     async def reconcile(self) -> Result:
         """Run one pass. Never raises for what is wrong with the source, the network or the store."""
@@ -348,7 +215,9 @@ class Reconciler:
                 hint=f"look at `director plan`, then `director acknowledge {this.head[:12]}` or change the source",
             )
         except InvalidSource as error:
-            this.result = Result("stalled", this.head, "InvalidSource", _count(error.problems), problems=error.problems)
+            this.result = Result(
+                "stalled", this.head, "InvalidSource", first_error(error.problems), problems=error.problems
+            )
         except TransientError as error:
             this.result = Result("failed", this.head, "Failed", error.message, error.hint)
         except DirectorError as error:
@@ -541,7 +410,7 @@ class Reconciler:
                 "head": this.head or self._status.head,
                 "fetched": now if this.head else self._status.fetched,
                 "passed": now,
-                "expected": now + timedelta(seconds=max(1.1 * self._settings.interval, _LONGEST_RETRY_SECONDS)),
+                "expected": now + timedelta(seconds=max(1.1 * self._settings.interval, LONGEST_RETRY_SECONDS)),
                 # A pass that could not look leaves what was found before: a held revision can still be acknowledged.
                 "hold": result.hold if has_looked else self._status.hold,
                 "problems": result.problems if has_looked else self._status.problems,
@@ -553,7 +422,7 @@ class Reconciler:
             judged = result.outcome in {"published", "unchanged", "stalled", "held"}
             if this.commit is not None and news and judged and not this.was_published:
                 await self._records.record_revision(
-                    _revision_status(this.commit, result, this.changes, now=now), problems=result.problems
+                    revision_status(this.commit, result, this.changes, now=now), problems=result.problems
                 )
             if news:
                 _log.info(
@@ -564,7 +433,7 @@ class Reconciler:
                     message=result.message,
                 )
                 await self._records.event(
-                    reason=_EVENTS.get(result.outcome, "ReconcileFailed"),
+                    reason=EVENTS.get(result.outcome, "ReconcileFailed"),
                     message=result.message,
                     actor="director",
                     at=now,
@@ -578,71 +447,9 @@ class Reconciler:
             _log.exception("reconcile.fault")
 
 
-def _stopped() -> TransientError:
-    return TransientError("the director is stopping", hint="ask again when it runs")
-
-
-_EVENTS = {
-    "published": "Published",
-    "unchanged": "Unchanged",
-    "stalled": "Stalled",
-    "held": "Held",
-    "suspended": "Suspended",
-}
-
-
-def source_conditions(result: Result, now: datetime) -> list[Condition]:
-    """Return the source's conditions after a pass."""
-
-    def condition(kind: ConditionType, status: bool, reason: str, message: str) -> Condition:  # noqa: FBT001
-        return Condition(
-            type=kind, status="True" if status else "False", reason=reason, message=message, last_transition_time=now
-        )
-
-    message = f"{result.message}\n{result.hint}" if result.hint else result.message
-    stalled = result.outcome in {"stalled", "held"}
-    return [
-        condition(ConditionType.READY, result.ok, result.reason, message),
-        condition(
-            ConditionType.STALLED, stalled, result.reason if stalled else "Progressing", message if stalled else ""
-        ),
-        condition(
-            ConditionType.RECONCILING,
-            result.outcome == "failed",
-            "Retrying" if result.outcome == "failed" else "Idle",
-            message if result.outcome == "failed" else "",
-        ),
-    ]
-
-
 def _keys(built: Build) -> dict[str, str]:
     return {
         name: located.resource.spec.public_key
         for name, located in built.catalogue.all(Client).items()
         if located.resource.spec.public_key is not None
     }
-
-
-def _count(problems: Sequence[Problem]) -> str:
-    errors = [problem for problem in problems if problem.severity is Severity.ERROR]
-    first = f"{errors[0].place}: {errors[0].message}" if errors else "invalid"
-    return f"{first} (and {len(errors) - 1} more)" if len(errors) > 1 else first
-
-
-def _revision_status(commit: Commit, result: Result, changed: Changes, *, now: datetime) -> RevisionStatus:
-    outcome: Literal["published", "stalled", "held"] = (
-        "published" if result.ok else "held" if result.hold else "stalled"
-    )
-    return RevisionStatus(
-        revision=commit.revision,
-        author=commit.author,
-        subject=commit.subject,
-        committed=commit.committed,
-        seen=now,
-        outcome=outcome,
-        reason=result.reason,
-        message=result.message,
-        changed_clients=len(result.changed),
-        summary=changed.summary,
-        changes=changed.clients,
-    )

@@ -70,7 +70,7 @@ class Metrics:
         )
 
     def reconciled(self, outcome: str, *, seconds: float) -> None:
-        """Count one pass of the loop; ``outcome`` is ``reconciler.loop.Outcome``."""
+        """Count one pass of the loop; ``outcome`` is ``reconciler.outcome.Outcome``."""
         self.reconciles.labels(outcome).inc()
         self.reconcile.observe(seconds)
 

@@ -12,7 +12,8 @@ import ruamel.yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core.yaml_reader import MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_PROBLEMS, ReadResult, read
+from reconciler.core.yaml_document import MAX_DEPTH, MAX_NODES, MAX_PROBLEMS
+from reconciler.core.yaml_reader import MAX_BYTES, ReadResult, read
 from schema.errors import Problem
 
 ALIAS_BOMB = b"""a: &a [x,x,x,x,x,x,x,x,x]
