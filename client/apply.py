@@ -31,6 +31,7 @@ from schema.resources import Directories
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from client.borgmatic import Start
     from client.policy import Policy, Uses
     from schema.desired import Content, DesiredState, ManagedFile, SealedSecret
 
@@ -89,12 +90,14 @@ class Applier:
         policy: Policy,
         unseal: Unseal,
         environment: Mapping[str, str] = os.environ,
+        start: Start = borgmatic.start,
     ) -> None:
         self._program = borgmatic.find(program)
         self._directories = directories
         self._policy = policy
         self._unseal = unseal
         self._environment = borgmatic.environment(environment, also=policy.environment)
+        self._start = start
         self._turn = asyncio.Lock()
         self.places = Places(config=Path(directories.config), state=Path(directories.state))
 
@@ -278,6 +281,7 @@ class Applier:
             [self._program, *chosen, "config", "validate"],
             environment=self._environment,
             timeout=_VALIDATE_SECONDS,
+            start=self._start,
         )
         if ended.timed_out:
             raise TransientError(f"borgmatic did not validate the configuration within {_VALIDATE_SECONDS:.0f} seconds")

@@ -15,7 +15,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from schema.errors import TerminalError, TransientError
 
@@ -98,26 +98,52 @@ def opened_secrets(state_directory: Path) -> list[str]:
     return values
 
 
+class Running(Protocol):
+    """A program that was started, and everything it started."""
+
+    @property
+    def id(self) -> int:
+        """The process group."""
+
+    async def wait(self) -> int:
+        """Return the exit code of the program. When a signal killed it, what it started is ended as well."""
+
+    async def end(self, *, grace: float = GRACE_SECONDS) -> int:
+        """End the whole group: politely, then for certain. Returns the program's exit code."""
+
+
+class Start(Protocol):
+    """How programs are started: ``start``, or what stands in for this machine in the simulator."""
+
+    async def __call__(
+        self,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        stdout: Callable[[bytes], None],
+        stderr: Callable[[bytes], None],
+        inherited: Sequence[int] = (),
+    ) -> tuple[Running, asyncio.Task[None]]:
+        """Start a program; its output goes to the callbacks. The task ends when both outputs are closed."""
+
+
 class Group:
-    """A running program and everything it started."""
+    """A running program of this machine."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     @property
     def id(self) -> int:
-        """The process group."""
         return self._process.pid
 
     async def wait(self) -> int:
-        """Return the exit code of the program. When a signal killed it, what it started is ended as well."""
         code = await self._process.wait()
         if code < 0:
             await self.end()
         return code
 
     async def end(self, *, grace: float = GRACE_SECONDS) -> int:
-        """End the whole group: politely, then for certain. Returns the program's exit code."""
         self._signal(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
@@ -177,7 +203,7 @@ async def start(
     return Group(process), asyncio.create_task(_both(_pump(pipes[0][0], stdout), _pump(pipes[1][0], stderr)))
 
 
-async def finish(group: Group, output: asyncio.Task[None]) -> int:
+async def finish(group: Running, output: asyncio.Task[None]) -> int:
     """Return the exit code once the program ended and its output was read, whoever still holds the pipe."""
     code = await group.wait()
     await drain(output)
@@ -198,6 +224,7 @@ async def call(
     timeout: float,
     grace: float = GRACE_SECONDS,
     inherited: Sequence[int] = (),
+    start: Start = start,
 ) -> Ended:
     """Run a program to its end and return its output; past ``timeout`` seconds or when cancelled, its group ends."""
     outputs = bytearray(), bytearray()

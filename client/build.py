@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from client import doctor, drift
+from client import borgmatic, doctor, drift
 from client.agent import Agent, Stopping
 from client.apply import Applier
 from client.clock import Clock, SystemClock
@@ -26,6 +26,7 @@ from schema.errors import DirectorError, TerminalError
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from client.borgmatic import Start
     from client.settings import ClientSettings
     from schema.desired import DesiredState, Job, SealedSecret
     from schema.envelope import ClientIdentity
@@ -42,6 +43,7 @@ class ThisMachine:
     inventories: Inventories
     listings: Listings
     program: str
+    start: Start
 
     async def drift(self, state: DesiredState, now: datetime) -> tuple[Drift, ...]:
         found = self.watch.detect(state, now=now)
@@ -54,7 +56,7 @@ class ThisMachine:
         return await self.listings.contents(job, repository, archive, now)
 
     async def versions(self) -> Versions:
-        return await doctor.versions(self.program)
+        return await doctor.versions(self.program, start=self.start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Parts:
     follower: Follower
 
 
-def build_parts(settings: ClientSettings, *, clock: Clock) -> Parts:
+def build_parts(settings: ClientSettings, *, clock: Clock, start: Start = borgmatic.start) -> Parts:
     """Return the parts that need neither the outbox nor the director. Makes the state directory when it is missing."""
     directory = StateDirectory(Path(settings.state_directory))
     directory.prepare()
@@ -81,7 +83,11 @@ def build_parts(settings: ClientSettings, *, clock: Clock) -> Parts:
         return identity.open_sealed(secret.sealed, secret=secret.secret, key=secret.key, client=client)
 
     applier = Applier(
-        program=settings.borgmatic, directories=settings.directories, policy=settings.policy, unseal=unseal
+        program=settings.borgmatic,
+        directories=settings.directories,
+        policy=settings.policy,
+        unseal=unseal,
+        start=start,
     )
     config, state = Path(settings.config_directory), Path(settings.state_directory)
     turns = Turns(state_directory=state, clock=clock)
@@ -94,11 +100,17 @@ def build_parts(settings: ClientSettings, *, clock: Clock) -> Parts:
             clock=clock,
             turns=turns,
             pass_on=passed,
+            start=start,
         ),
         applier=applier,
         watch=drift.Watch(applier.places),
         inventories=Inventories(
-            program=settings.borgmatic, config_directory=config, state_directory=state, turns=turns, pass_on=passed
+            program=settings.borgmatic,
+            config_directory=config,
+            state_directory=state,
+            turns=turns,
+            pass_on=passed,
+            start=start,
         ),
         listings=Listings(
             program=settings.borgmatic,
@@ -107,8 +119,10 @@ def build_parts(settings: ClientSettings, *, clock: Clock) -> Parts:
             turns=turns,
             allowed=settings.policy.contents != "none",
             pass_on=passed,
+            start=start,
         ),
         program=settings.borgmatic,
+        start=start,
     )
     follower = Follower(
         directory=directory, own_key=identity.public.text, enrolment=enrolment, applier=applier, clock=clock
@@ -116,14 +130,22 @@ def build_parts(settings: ClientSettings, *, clock: Clock) -> Parts:
     return Parts(settings, clock, directory, identity, enrolment, machine, follower)
 
 
-def build_agent(settings: ClientSettings, *, clock: Clock | None = None, random: Random | None = None) -> Agent:
+def build_agent(
+    settings: ClientSettings,
+    *,
+    clock: Clock | None = None,
+    random: Random | None = None,
+    start: Start = borgmatic.start,
+) -> Agent:
     """Return this machine's agent; ``await agent.run()`` lives until ``agent.stop()``.
+
+    The simulator hands in its own time, dice and way of starting programs.
 
     Raises:
         TerminalError: the client follows no director yet, or its state directory is not to be trusted.
     """
     clock = clock or SystemClock()
-    parts = build_parts(settings, clock=clock)
+    parts = build_parts(settings, clock=clock, start=start)
     if parts.enrolment is None:
         raise TerminalError(
             "this client is not enrolled",

@@ -411,9 +411,10 @@ async def _until_first(*work: Coroutine[Any, Any, None]) -> None:
     """Run all until one ends, cancel the others, and raise what the first raised."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:  # in their order: of several that end in one instant it is always the same that counts
+            if task.done():
+                task.result()
     finally:
         for task in tasks:
             task.cancel()

@@ -18,6 +18,7 @@ from typing import Final
 
 from client import borgmatic, ssh
 from client.archive_tree import ArchiveTree
+from client.borgmatic import Start
 from client.borgmatic_output import Lines, Reader, Scrubber
 from client.clock import Clock
 from client.log import get_logger
@@ -53,6 +54,7 @@ class Listings:
         environment: Mapping[str, str] = os.environ,
         pass_on: tuple[str, ...] = (),
         seconds: float = SECONDS,
+        start: Start = borgmatic.start,
     ) -> None:
         self._program = borgmatic.find(program)
         self._config = config_directory
@@ -61,6 +63,7 @@ class Listings:
         self._allowed = allowed
         self._environment = {**borgmatic.environment(environment, also=pass_on), "TZ": "UTC"}
         self._seconds = seconds
+        self._start = start
 
     async def contents(self, job: Job, repository: str, archive: Archive, now: datetime) -> ArchiveContents:
         """Return what is in ``archive``, or why that cannot be said. Cancelled, it ends borgmatic and says nothing."""
@@ -84,7 +87,7 @@ class Listings:
             now=lambda: report.at,
             scrub=scrub,
         )
-        group, output = await borgmatic.start(
+        group, output = await self._start(
             self._arguments(job, report),
             environment=self._environment,
             stdout=_each_line(tree.read),

@@ -33,6 +33,7 @@ from schema.scalars import format_duration
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from client.borgmatic import Start
     from client.clock import Clock
     from client.settings import ClientSettings
     from schema.desired import DesiredState
@@ -78,12 +79,12 @@ async def examine(settings: ClientSettings, *, state: DesiredState | None, clock
     return found
 
 
-async def versions(program: str) -> Versions:
+async def versions(program: str, *, start: Start = borgmatic.start) -> Versions:
     """Return the versions of what is installed; empty where it is not there."""
     return Versions(
         client=_own_version(),
-        borgmatic=await _version(borgmatic.find(program)),
-        borg=(await _version("borg")).removeprefix("borg "),
+        borgmatic=await _version(borgmatic.find(program), start=start),
+        borg=(await _version("borg", start=start)).removeprefix("borg "),
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
     )
@@ -96,10 +97,10 @@ def _own_version() -> str:
         return ""
 
 
-async def _version(program: str) -> str:
+async def _version(program: str, *, start: Start) -> str:
     try:
         ended = await borgmatic.call(
-            [program, "--version"], environment=borgmatic.environment(os.environ), timeout=_SECONDS
+            [program, "--version"], environment=borgmatic.environment(os.environ), timeout=_SECONDS, start=start
         )
     except DirectorError:
         return ""

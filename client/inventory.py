@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from client.borgmatic import Start
     from client.turns import Turns
     from schema.desired import DesiredRepository, Job
 
@@ -41,11 +42,13 @@ class Inventories:
         turns: Turns,
         environment: Mapping[str, str] = os.environ,
         pass_on: tuple[str, ...] = (),
+        start: Start = borgmatic.start,
     ) -> None:
         self._program = borgmatic.find(program)
         self._config = config_directory
         self._state = state_directory
         self._turns = turns
+        self._start = start
         self._environment = {**borgmatic.environment(environment, also=pass_on), "TZ": "UTC"}
 
     async def inventory(self, job: Job, now: datetime) -> tuple[ArchivesSeen, ...]:
@@ -78,6 +81,7 @@ class Inventories:
             environment=self._environment,
             timeout=_SECONDS,
             inherited=locks,
+            start=self._start,
         )
         if ended.timed_out:
             return [], f"borgmatic did not answer within {_SECONDS:.0f} seconds"

@@ -47,6 +47,7 @@ from schema.observed import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
+    from client.borgmatic import Start
     from client.clock import Clock
     from client.turns import Turns
     from schema.desired import DesiredRepository, Job
@@ -122,6 +123,7 @@ class Runner:
         environment: Mapping[str, str] = os.environ,
         pass_on: tuple[str, ...] = (),
         grace: float = borgmatic.GRACE_SECONDS,
+        start: Start = borgmatic.start,
     ) -> None:
         """``pass_on`` are the environment variables that local policy allows; ``grace`` is the time to end politely."""
         self._program = borgmatic.find(program)
@@ -130,6 +132,7 @@ class Runner:
         self._clock = clock
         self._environment = borgmatic.environment(environment, also=pass_on)
         self._grace = grace
+        self._start = start
         self._turns = turns
         self._known = KnownRepositories(state_directory)
         self._runs: dict[str, _Run] = {}
@@ -352,7 +355,7 @@ class Runner:
 
             return chunk
 
-        group, output = await borgmatic.start(
+        group, output = await self._start(
             arguments,
             environment={**self._environment, "RUNTIME_DIRECTORY": str(self._runtime(run.job))},
             stdout=read(lines[0], reader.stdout),
@@ -412,6 +415,7 @@ class Runner:
                 timeout=self._seconds_left(run, _QUERY_SECONDS) or 0.0,
                 grace=self._grace,
                 inherited=run.locks,
+                start=self._start,
             )
             for value in borgmatic_output.json_list(ended.stdout):
                 archives = value.get("archives")
