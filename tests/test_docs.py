@@ -275,7 +275,7 @@ CAMEL_CASE = re.compile(r'"([A-Z][a-z]+(?:[A-Z][a-z]+)*)"')
 def reasons() -> set[str]:
     """Return every reason of a condition that the code can emit, from its text."""
     found = set()
-    for module in ("schema/assessment.py", "reconciler/loop.py"):
+    for module in ("schema/assessment.py", "reconciler/loop.py", "reconciler/outcome.py"):
         found |= set(CAMEL_CASE.findall((ROOT / module).read_text(encoding="utf-8")))
     return found - {"True", "False", "Unknown"}
 
