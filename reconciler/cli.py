@@ -211,7 +211,7 @@ def _pages(reader: Reader, director: Director) -> list[Callable[[], Coroutine[An
     from web_readonly.metrics import StoreMetrics
 
     metrics = StoreMetrics(reader, now=_now, limit=director.settings.metrics.limit, own=director.gateway.numbers)
-    director.gateway.all_numbers = metrics.text
+    director.gateway.probes.all_numbers = metrics.text
     if not director.settings.web.enabled:
         return []
     return [functools.partial(_serve_pages, reader, director.settings, metrics=metrics)]

@@ -1,8 +1,9 @@
-"""Where clients meet the director: WebSockets at ``/v1/connect``; ``/livez``, ``/readyz``, ``/metrics`` beside it.
+"""Where clients meet the director: WebSockets at ``/v1/connect``, with ``reconciler.probes`` beside it.
 
-``reconciler.doorkeeper`` decides who may come in, ``reconciler.session`` carries the frames, the store keeps what was
-observed; here they meet. The loop says what is approved (``set_source_clients``) and what is newer (``publish``);
-commands say that people decided (``registry_changed``). All of it takes effect on live sessions at once.
+``reconciler.doorkeeper`` decides who may come in, ``reconciler.session`` carries the frames, ``reconciler.hearing``
+does what a client asks for, ``reconciler.publishing`` sends it what is newest; here they meet, and every session stands
+in one of the tables. The loop says what is approved (``set_source_clients``) and what is newer (``publish``); commands
+say that people decided (``registry_changed``). All of it takes effect on live sessions at once.
 
 Identity is the session's key from the moment it was proved, never a field of a message. Nothing waits for a slow client
 but that client: reports are taken one frame at a time per session and acknowledged after their commit; a desired state
@@ -14,21 +15,24 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from aiohttp import web
 
-from reconciler.audit import Audit, Events
+from reconciler import probes
+from reconciler.audit import Audit
 from reconciler.background import Background
 from reconciler.core import refusals
 from reconciler.core.enrolment import Accepted, Approval, Pending
 from reconciler.core.refusals import Refused
 from reconciler.deadlines import Deadlines
-from reconciler.doorkeeper import RETURNS_A_SECOND, Doorkeeper, Trust, spread
-from reconciler.issued import IssuedReader, IssuedStates
+from reconciler.doorkeeper import RETURNS_A_SECOND, Doorkeeper, spread
+from reconciler.hearing import Hearing
 from reconciler.listen import Address, Connection, Listeners, check_plain
-from reconciler.metrics import CONTENT_TYPE, Metrics, metrics_text
+from reconciler.metrics import Metrics, metrics_text
+from reconciler.probes import Probes
+from reconciler.publishing import Publishing
 from reconciler.session import CLOSE_SECONDS, SEND_SECONDS, Session
 from schema import envelope, wire
 from schema.addresses import UNIX, Proxies, source_of
@@ -36,56 +40,15 @@ from schema.errors import DirectorError, TrustError
 from schema.wire import RefusalCode, State
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 
     from reconciler.clock import Clock
+    from reconciler.gateway_store import Store
     from reconciler.tls import ServerCertificate
-    from schema.observed import Report, RunProgress
 
 _log = structlog.get_logger(__name__)
 
-_HEADERS: Final = {"Server": "borgmatic-director"}
 _CHUNK: Final = 256
-
-
-class Presence(Protocol):
-    """Who is connected."""
-
-    async def connected(self, *, client: str, public_key: str, address: str, now: datetime) -> bool:
-        """Keep that a session began, and say whether anything of this key's outbox was ever stored."""
-
-    async def disconnected(self, *, client: str, public_key: str, now: datetime) -> None:
-        """Keep that it ended."""
-
-    async def disconnect_all(self) -> None: ...
-    async def seen(self, *, client: str, now: datetime) -> None: ...
-
-
-class ReportsStore(Protocol):
-    """Where reports go."""
-
-    async def ingest(
-        self,
-        *,
-        client: str,
-        public_key: str,
-        epoch: str,
-        items: Sequence[tuple[int, Report]],
-        through: int,
-        received: datetime,
-    ) -> int:
-        """Store reports once each, in order, and return up to where this outbox is stored.
-
-        ``through`` is the last number of the frame: what is missing up to it could not be read, and counts as stored.
-        """
-
-    async def progress(self, *, client: str, progress: RunProgress) -> None:
-        """Keep where a run stands."""
-
-
-class Store(Trust, Presence, ReportsStore, Events, IssuedStates, Protocol):
-    """All of the store that the gateway uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +94,6 @@ class Gateway:
         self._settings = settings
         self._metrics = metrics
         self._certificate = certificate
-        self._readiness = readiness
-        self._on_ahead = on_ahead
         self._background = Background()
         self._watch = Background()
         self._audit = Audit(store, clock=clock, background=self._background)
@@ -149,18 +110,26 @@ class Gateway:
             deadlines=self._handshakes,
             max_handshakes=settings.max_handshakes,
         )
-        self._issued = IssuedReader(store)
+        self._publishing = Publishing(
+            store=store, clock=clock, metrics=metrics, background=self._background, on_ahead=on_ahead
+        )
+        self._hearing = Hearing(
+            store=store, clock=clock, metrics=metrics, audit=self._audit, publishing=self._publishing
+        )
+        alone = all(address.is_local for address in settings.listen) and not settings.proxies
+        self.probes = Probes(
+            store=store,
+            readiness=readiness,
+            numbers=self.numbers,
+            metrics_beside=settings.metrics_listen is None and alone,
+        )
         self._listeners = Listeners(self._serve)
-        self._metrics_listeners = Listeners(self._serve_metrics)
+        self._metrics_listeners = Listeners(self.probes.answer_metrics)
         self._open: dict[str, Session] = {}
         self._waiting: dict[str, Session] = {}
         self._sessions: set[Session] = set()
-        self._published: dict[str, float] = {}
-        self._stopping = False
         self.addresses: tuple[Address, ...] = ()
         """Where it listens, once started."""
-        self.all_numbers: Callable[[], Awaitable[bytes]] | None = None
-        """Gives what ``/metrics`` answers when the store is read as well: ``numbers`` and the store's."""
 
     # --- What the loop and the commands say ---------------------------------------------------------------------------
 
@@ -200,8 +169,7 @@ class Gateway:
         for number, name in enumerate(clients, start=1):
             session = self._open.get(self._door.registry.holders.get(name, ""))
             if session is not None:
-                self._published.setdefault(name, now)
-                self._wake(session)
+                self._publishing.publish(session, at=now)
             if number % _CHUNK == 0:
                 await asyncio.sleep(0)
 
@@ -245,7 +213,7 @@ class Gateway:
 
     async def stop(self) -> None:
         """Take no one in any more, send everybody away at a pace at which they can come back, and finish what runs."""
-        self._stopping = True
+        self.probes.stopping = True
         self._listeners.refuse_new()
         self._metrics_listeners.refuse_new()
         sessions = [session for session in self._sessions if session.ended is None]
@@ -265,27 +233,10 @@ class Gateway:
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method not in {"GET", "HEAD"}:
-            return _text("only GET", status=405)
-        match request.path:
-            case wire.PATH:
-                return await self._connect(request)
-            case "/livez":
-                return _text("ok")
-            case "/readyz":
-                return await self._ready()
-            case "/metrics" if self._has_metrics_here:
-                return await self._numbers()
-        return _text("not found", status=404)
-
-    async def _serve_metrics(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.method in {"GET", "HEAD"} and request.path == "/metrics":
-            return await self._numbers()
-        return _text("not found", status=404)
-
-    @property
-    def _has_metrics_here(self) -> bool:
-        alone = all(address.is_local for address in self._settings.listen) and not self._settings.proxies
-        return self._settings.metrics_listen is None and alone
+            return probes.text("only GET", status=405)
+        if request.path == wire.PATH:
+            return await self._connect(request)
+        return await self.probes.answer(request)
 
     def numbers(self) -> bytes:
         """Return the numbers of this process in Prometheus' text format."""
@@ -294,21 +245,6 @@ class Gateway:
         self._metrics.connections.labels("handshake").set(self._door.handshakes)
         self._metrics.locked.set(len(self._door.locked))
         return metrics_text(self._metrics)
-
-    async def _numbers(self) -> web.Response:
-        body = await self.all_numbers() if self.all_numbers is not None else self.numbers()
-        return web.Response(body=body, headers={**_HEADERS, "Content-Type": CONTENT_TYPE})
-
-    async def _ready(self) -> web.Response:
-        reason = "shutting down" if self._stopping else ""
-        try:
-            if not reason and self._readiness is not None:
-                reason = await self._readiness()
-            if not reason:
-                await self._store.issued(())  # whether the store answers
-        except Exception as error:  # noqa: BLE001 - whatever it is, the director is not ready
-            reason = error.message if isinstance(error, DirectorError) else f"the store does not answer: {error}"
-        return _text(reason or "ok", status=503 if reason else 200)
 
     # --- A session, from its first to its last frame ------------------------------------------------------------------
 
@@ -322,7 +258,7 @@ class Gateway:
             compress=False,
             max_msg_size=wire.MAX_CLIENT_FRAME,
         )
-        websocket.headers.update(_HEADERS)
+        websocket.headers.update(probes.HEADERS)
         session = Session(
             websocket,
             connection,
@@ -348,7 +284,7 @@ class Gateway:
 
     async def _greet(self, session: Session) -> bool:
         """Return whether the client was let in, to stay or to wait."""
-        if self._stopping:
+        if self.probes.stopping:
             await self._end(session, self._shutting_down(len(self._sessions)))
             return False
         admission = await self._door.receive(session)
@@ -371,7 +307,7 @@ class Gateway:
         return True
 
     def _goes_on(self, session: Session) -> bool:
-        return session.is_open and not self._stopping
+        return session.is_open and not self.probes.stopping
 
     async def _let_wait(self, session: Session) -> bool:
         if len(self._waiting) >= self._settings.max_pending and session.public_key not in self._waiting:
@@ -410,9 +346,7 @@ class Gateway:
             name=session.name, time=self._clock.now(), resync=self._settings.resync, resend=not known
         )
         if await session.send(accepted):
-            session.welcomed = True
-            if session.newer:
-                self._wake(session)
+            self._publishing.welcome(session)
 
     def _replace(self, session: Session) -> None:
         """End the session that this key has already."""
@@ -427,7 +361,7 @@ class Gateway:
     async def _converse(self, session: Session) -> None:
         try:
             while (message := await session.receive()) is not None:
-                await self._hear(session, message)
+                await self._hearing.hear(session, message)
         except TrustError as error:
             await self._end(session, refusals.unreadable(error))
         except DirectorError as error:
@@ -437,7 +371,7 @@ class Gateway:
 
     async def _left(self, session: Session) -> None:
         self._forget(session)
-        self._published.pop(session.name, None)
+        self._publishing.forget(session)
         if session.state is not State.OPEN or session.public_key in self._open:
             return
         try:
@@ -462,108 +396,3 @@ class Gateway:
         for table in (self._open, self._waiting):
             if table.get(session.public_key) is session:
                 del table[session.public_key]
-
-    # --- What an open session says ------------------------------------------------------------------------------------
-
-    async def _hear(self, session: Session, message: wire.FromClient) -> None:
-        reports = len(message.items) if isinstance(message, wire.Reports) else 0
-        if (wait := session.pace(now=self._clock.monotonic(), reports=reports)) > 0:
-            await self._clock.sleep(wait)
-        await self._store.seen(client=session.name, now=self._clock.now())
-        match message:
-            case wire.Pull():
-                await self._answer(session, message)
-            case wire.Reports():
-                await self._take(session, message)
-            case wire.Progress():
-                await self._store.progress(client=session.name, progress=message.progress)
-
-    async def _answer(self, session: Session, pull: wire.Pull) -> None:
-        """Send the desired state when the client has not got it, otherwise say so."""
-        issued = await self._issued.get(session.name)
-        if issued is None or issued.audience != session.public_key:
-            await session.send(wire.Current())
-        elif issued.generation > pull.generation or (issued.generation == pull.generation and pull.digest is None):
-            session.sent = issued.generation
-            await self._send_desired(session, issued.envelope)
-        else:
-            session.sent = max(session.sent, issued.generation)
-            ahead = pull.generation > issued.generation or pull.digest != issued.digest
-            if ahead and self._on_ahead is not None:
-                self._on_ahead(session.name, pull.generation)
-            await session.send(wire.Current(generation=issued.generation))
-
-    async def _take(self, session: Session, message: wire.Reports) -> None:
-        """Store reports in order, and acknowledge them once they are committed."""
-        items = self._read(session, message)
-        started = self._clock.monotonic()
-        stored = await self._store.ingest(
-            client=session.name,
-            public_key=session.public_key,
-            epoch=message.epoch,
-            items=items,
-            through=message.items[-1].sequence,
-            received=self._clock.now(),
-        )
-        self._metrics.ingest.observe(self._clock.monotonic() - started)
-        for _, report in items:
-            self._metrics.reports.labels(report.type).inc()
-        await session.send(wire.Acknowledged(epoch=message.epoch, sequence=stored))
-
-    def _read(self, session: Session, message: wire.Reports) -> list[tuple[int, Report]]:
-        """Return the reports that can be read: one that cannot does not hold up those behind it.
-
-        Raises:
-            TrustError: the numbers do not rise.
-        """
-        items: list[tuple[int, Report]] = []
-        refused: list[str] = []
-        last = 0
-        for item in message.items:
-            if item.sequence <= last:
-                raise TrustError("the reports are out of order", code=RefusalCode.MALFORMED)
-            last = item.sequence
-            try:
-                items.append((last, wire.parse_report(item.report)))
-            except TrustError as error:
-                refused.append(f"number {last}: {error.message}")
-        if refused:
-            self._metrics.reports_refused.inc(len(refused))
-            message_text = f"{len(refused)} reports could not be read; {refused[0]}"[:1000]
-            self._audit.tell("ReportRefused", message_text, about=session.public_key, client=session.name)
-        return items
-
-    # --- What an open session is told ---------------------------------------------------------------------------------
-
-    def _wake(self, session: Session) -> None:
-        """See to it that the session is sent what is newest, unless somebody does already."""
-        session.newer = True
-        if session.welcomed and not session.delivering:
-            session.delivering = True
-            self._background.spawn(self._deliver(session))
-
-    async def _deliver(self, session: Session) -> None:
-        try:
-            while session.newer and session.is_open:
-                session.newer = False
-                issued = await self._issued.get(session.name)
-                if issued is None or issued.audience != session.public_key or issued.generation <= session.sent:
-                    continue
-                session.sent = issued.generation
-                await self._send_desired(session, issued.envelope)
-        except DirectorError as error:
-            # Not lost: the client asks again on its own timer.
-            _log.warning("cannot read what was issued", client=session.name, error=str(error))
-        finally:
-            session.delivering = False
-            self._published.pop(session.name, None)
-
-    async def _send_desired(self, session: Session, sealed: bytes) -> None:
-        if await session.send(wire.Desired(envelope=sealed.decode())):
-            self._metrics.sent.inc()
-            if (since := self._published.pop(session.name, None)) is not None:
-                self._metrics.publish.observe(self._clock.monotonic() - since)
-
-
-def _text(text: str, *, status: int = 200) -> web.Response:
-    return web.Response(text=f"{text}\n", status=status, headers=_HEADERS)

@@ -130,7 +130,7 @@ async def test_wherever_numbers_are_served_they_say_what_the_store_says_too(tmp_
     async def all_numbers() -> bytes:
         return apart.gateway.numbers() + b"borgmatic_director_store_readable 1\n"
 
-    apart.gateway.all_numbers = all_numbers
+    apart.gateway.probes.all_numbers = all_numbers
 
     _, body = await wire_client.get(place, "/metrics")
     assert 'borgmatic_director_connections{state="open"} 0.0' in body
