@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
@@ -91,11 +92,12 @@ class Reconciler:
         acknowledged: Iterable[str] = (),
         stored: tuple[frozenset[str], frozenset[tuple[str, str]]] = (frozenset(), frozenset()),
         on_pass: Callable[[Outcome, float], None] = lambda _outcome, _seconds: None,
+        random: Random | None = None,
     ) -> None:
         """Take what the store remembers.
 
         ``stored`` are the names of its published clients, and client and backup of its published backups.
-        ``on_pass`` is told how each pass ended, and its seconds.
+        ``on_pass`` is told how each pass ended, and its seconds. ``random`` is for jitter.
         """
         self._source = source
         self._records = records
@@ -113,7 +115,7 @@ class Reconciler:
         self._judged: tuple[str, Result] | None = None
         self._judge_anew = False
         self._has_passed = False
-        self._rhythm = Rhythm(self.reconcile, clock=clock, interval=settings.interval)
+        self._rhythm = Rhythm(self.reconcile, clock=clock, interval=settings.interval, random=random or Random())
         self._on_pass = on_pass
         self._said: tuple[str, str, str] | None = None
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from typing import TYPE_CHECKING
 
 from schema.errors import TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from random import Random
 
     from reconciler.clock import Clock
     from reconciler.outcome import Result
@@ -26,11 +26,14 @@ LONGEST_RETRY_SECONDS = 300.0
 class Rhythm:
     """Runs passes, one at a time, until ``stop``."""
 
-    def __init__(self, make_pass: Callable[[], Awaitable[Result]], *, clock: Clock, interval: float) -> None:
+    def __init__(
+        self, make_pass: Callable[[], Awaitable[Result]], *, clock: Clock, interval: float, random: Random
+    ) -> None:
         """``make_pass`` never raises for what is wrong outside of it; ``interval`` is in seconds."""
         self._make_pass = make_pass
         self._clock = clock
         self._interval = interval
+        self._random = random
         self._asked = asyncio.Event()
         self._waiters: list[asyncio.Future[Result]] = []
         self._onlookers: list[asyncio.Future[Result]] = []
@@ -91,9 +94,9 @@ class Rhythm:
         if self._failures:
             # Full jitter: directors and servers that failed together do not come back together.
             ceiling = min(LONGEST_RETRY_SECONDS, _FIRST_RETRY_SECONDS * 2 ** (self._failures - 1))
-            seconds = random.uniform(0.1, ceiling)
+            seconds = self._random.uniform(0.1, ceiling)
         else:
-            seconds = self._interval * random.uniform(0.9, 1.1)
+            seconds = self._interval * self._random.uniform(0.9, 1.1)
         timer = asyncio.ensure_future(self._clock.sleep(seconds))
         asked = asyncio.ensure_future(self._asked.wait())
         try:
