@@ -7,7 +7,6 @@ decisions are pure (``core.enrolment``, ``core.lockout``); here they get frames,
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -23,6 +22,7 @@ from schema.wire import RefusalCode, State
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
+    from random import Random
 
     from reconciler.audit import Audit
     from reconciler.clock import Clock
@@ -87,6 +87,7 @@ class Doorkeeper:
         audit: Audit,
         deadlines: Deadlines,
         max_handshakes: int,
+        random: Random,
     ) -> None:
         self._identity = identity
         self._channel = channel
@@ -96,6 +97,7 @@ class Doorkeeper:
         self._audit = audit
         self._deadlines = deadlines
         self._max = max_handshakes
+        self._random = random
         self._committed: dict[str, str] = {}
         self._commanded: tuple[Approval, ...] = ()
         self._revoked: frozenset[str] = frozenset()
@@ -312,9 +314,8 @@ class Doorkeeper:
 
     def busy(self, message: str, *, least: float = 2.0) -> Refused:
         """Return a refusal for now, spread so that the clients do not come back together."""
-        return refusals.busy(message, retry_after=spread(max(least, self.handshakes / RETURNS_A_SECOND)))
+        return refusals.busy(message, retry_after=self.spread(max(least, self.handshakes / RETURNS_A_SECOND)))
 
-
-def spread(seconds: float) -> float:
-    """Return a time between ``seconds`` and twice that."""
-    return round(random.uniform(seconds, 2 * seconds), 1)
+    def spread(self, seconds: float) -> float:
+        """Return a time between ``seconds`` and twice that."""
+        return round(self._random.uniform(seconds, 2 * seconds), 1)

@@ -13,8 +13,8 @@ is read when its session is free to be sent one, so that only the newest ever is
 from __future__ import annotations
 
 import asyncio
-import random
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -27,7 +27,7 @@ from reconciler.core import refusals
 from reconciler.core.enrolment import Accepted, Approval, Pending
 from reconciler.core.refusals import Refused
 from reconciler.deadlines import Deadlines
-from reconciler.doorkeeper import RETURNS_A_SECOND, Doorkeeper, spread
+from reconciler.doorkeeper import RETURNS_A_SECOND, Doorkeeper
 from reconciler.hearing import Hearing
 from reconciler.listen import Address, Connection, Listeners, check_plain
 from reconciler.metrics import Metrics, metrics_text
@@ -78,11 +78,13 @@ class Gateway:
         certificate: ServerCertificate | None = None,
         readiness: Callable[[], Awaitable[str]] | None = None,
         on_ahead: Callable[[str, int], None] | None = None,
+        random: Random | None = None,
     ) -> None:
         """``readiness`` returns why the director is not ready, or nothing.
 
         ``on_ahead`` is told a client's name and generation when the client holds something newer than, or other than,
         what was issued: after the store was lost or restored, the loop has to issue a still newer generation.
+        ``random`` is for jitter.
 
         Raises:
             TerminalError: the addresses may not be listened on without TLS.
@@ -92,6 +94,7 @@ class Gateway:
         self._store = store
         self._clock = clock
         self._settings = settings
+        self._random = random or Random()
         self._metrics = metrics
         self._certificate = certificate
         self._background = Background()
@@ -109,6 +112,7 @@ class Gateway:
             audit=self._audit,
             deadlines=self._handshakes,
             max_handshakes=settings.max_handshakes,
+            random=self._random,
         )
         self._publishing = Publishing(
             store=store, clock=clock, metrics=metrics, background=self._background, on_ahead=on_ahead
@@ -227,7 +231,7 @@ class Gateway:
         await self._watch.cancel()
 
     def _shutting_down(self, count: int) -> Refused:
-        return refusals.shutting_down(retry_after=round(random.uniform(1.0, 3.0 + count / RETURNS_A_SECOND), 1))
+        return refusals.shutting_down(retry_after=round(self._random.uniform(1.0, 3.0 + count / RETURNS_A_SECOND), 1))
 
     # --- HTTP ---------------------------------------------------------------------------------------------------------
 
@@ -321,7 +325,7 @@ class Gateway:
         return await session.send(
             wire.Pending(
                 fingerprint=envelope.fingerprint(session.public_key),
-                retry_after=spread(refusals.SOON),
+                retry_after=self._door.spread(refusals.SOON),
                 message=f"'{session.name}' waits for approval: commit its key, or run `director clients approve`",
             )
         )
@@ -356,7 +360,7 @@ class Gateway:
         if former.source != session.source:
             message = f"'{session.name}' connected from {session.source} while connected from {former.source}"
             self._audit.tell("SessionReplaced", message, about=session.public_key, client=session.name)
-        self._part(former, refusals.replaced(retry_after=spread(refusals.SOON)))
+        self._part(former, refusals.replaced(retry_after=self._door.spread(refusals.SOON)))
 
     async def _converse(self, session: Session) -> None:
         try:

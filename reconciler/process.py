@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from random import Random
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 from pydantic import ValidationError
@@ -21,6 +22,7 @@ from reconciler.gateway import Gateway, GatewaySettings
 from reconciler.keys import load_identity, only_director, prepare_directory
 from reconciler.listen import Address
 from reconciler.loop import LoopSettings, Reconciler
+from reconciler.loop_ports import SourcePort
 from reconciler.metrics import Metrics
 from reconciler.source import Source, SourceSettings
 from reconciler.store import Retention, Store
@@ -29,7 +31,7 @@ from schema.envelope import EnrolmentString
 from schema.errors import DirectorError, TerminalError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from reconciler.admin import Read
@@ -44,6 +46,22 @@ _TRIM_SECONDS = 6 * 3600.0
 _LAST_PASS_SECONDS = 10.0
 
 
+class WatchedSource(SourcePort, Protocol):
+    """A source that can say when it may have moved."""
+
+    def watch(self) -> AsyncIterator[None]:
+        """Yield whenever the source may have moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a director finds around it. The simulator hands in its own."""
+
+    source: WatchedSource
+    borgmatic_schema: Mapping[str, Any]
+    random: Random
+
+
 @dataclass(frozen=True, slots=True)
 class Director:
     """The parts of a running director."""
@@ -54,7 +72,7 @@ class Director:
     gateway: Gateway
     reconciler: Reconciler
     enrolment: EnrolmentString
-    source: Source
+    source: WatchedSource
     metrics: Metrics
     clock: Clock
 
@@ -85,18 +103,17 @@ async def directing(
     *,
     clock: Clock,
     listen: Sequence[Address] | None = None,
+    surroundings: Surroundings | None = None,
 ) -> AsyncIterator[Director]:
     """Start the parts and yield them; stop them in the reverse order. The loop does not run yet.
 
     ``listen`` replaces the settings' address (standalone mode listens on a Unix socket only).
     """
-    wanted = source_settings(settings)
-    schema = borgmatic_schema.load(settings.borgmatic_schema)
+    around = surroundings or _surroundings(settings)
     prepare_directory(settings.state_directory)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(only_director(settings.state_directory))
         identity = load_identity(settings.key_path)
-        source = Source(wanted, state_directory=settings.state_directory)
         store = await Store.open(settings.store_path)
         stack.push_async_callback(store.close)
         addresses = tuple(listen) if listen is not None else (Address.parse(settings.listen.address),)
@@ -119,13 +136,14 @@ async def directing(
             certificate=certificate,
             readiness=lambda: _readiness(parts[0]),
             on_ahead=lambda client, generation: parts[0].ahead(client, generation),  # noqa: PLW0108 - it is made below
+            random=around.random,
         )
         reconciler = Reconciler(
-            source=source,
+            source=around.source,
             records=store,
             gateway=gateway,
             identity=identity,
-            borgmatic_schema=schema,
+            borgmatic_schema=around.borgmatic_schema,
             clock=clock,
             settings=LoopSettings(
                 interval=float(settings.source.interval),
@@ -138,6 +156,7 @@ async def directing(
             acknowledged=await store.acknowledged(),
             stored=await store.published(),
             on_pass=lambda outcome, seconds: metrics.reconciled(outcome, seconds=seconds),
+            random=around.random,
         )
         parts.append(reconciler)
         # Until the first pass: whoever was approved by the published revision may come in.
@@ -151,10 +170,18 @@ async def directing(
             gateway=gateway,
             reconciler=reconciler,
             enrolment=_enrolment(settings, identity, gateway.addresses[0], certificate),
-            source=source,
+            source=around.source,
             metrics=metrics,
             clock=clock,
         )
+
+
+def _surroundings(settings: DirectorSettings) -> Surroundings:
+    return Surroundings(
+        source=Source(source_settings(settings), state_directory=settings.state_directory),
+        borgmatic_schema=borgmatic_schema.load(settings.borgmatic_schema),
+        random=Random(),
+    )
 
 
 async def serve(
