@@ -55,6 +55,11 @@ coverage: install ## run all tests and show which branches none of them takes
 bench: install ## measure how fast it is against floors, in one table; fails when something misses (QUICK=1: small sizes)
 	$(PYTHON) -m tests.benchmarks $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
 
+.PHONY: soak
+soak: install ## leave a director and many clients alone for a while, and see whether anything grows (MINUTES=20 CLIENTS=500)
+	@tools/system-packages borg git ssh
+	$(PYTHON) -m tests.soak --minutes $(or $(MINUTES),20) --clients $(or $(CLIENTS),500)
+
 .PHONY: demo
 demo: install ## run a director, two clients and the dashboard on this machine (CHECK=1: unattended, verifying each outcome)
 	@tools/system-packages borg git ssh
