@@ -98,7 +98,7 @@ def clients_list(remote: Remote, locked: bool, output: str) -> None:
         ("DRIFT", lambda row: str(sum(not one["healed"] for one in row["drift"]) or "")),
         ("BACKUPS", text_of("backups")),
     ]
-    print_rows(remote.read("clients", limit=1000), columns, output, empty="no clients yet: commit one, or enrol one")
+    print_rows(remote.read("clients"), columns, output, empty="no clients yet: commit one, or enrol one")
 
 
 @clients.command("pending", epilog=examples("director clients pending"))

@@ -80,7 +80,7 @@ def drift(remote: Remote, client: str, output: str) -> None:
 
     Exit 1 when there is any drift that is not healed.
     """
-    clients = [remote.read("client", name=client)] if client else remote.read("clients", limit=1000)
+    clients = [remote.read("client", name=client)] if client else remote.read("clients")
     rows = [{"client": one["name"], **difference} for one in clients for difference in one["drift"]]
     if output != "table":
         print_data(rows, output)
@@ -119,15 +119,18 @@ def archives(remote: Remote, client: str, backup: str, repository: str, limit: i
     print_rows(rows, columns, output, empty="no archives seen yet")
 
 
-@click.command(epilog=examples("director backups", "director backups -o json"))
+@click.command(epilog=examples("director backups", "director backups --client web-1", "director backups -o json"))
+@click.option("--client", default="", help="Only this client.")
+@click.option("--backup", default="", help="Only this backup.")
 @output_option
 @with_remote
-def backups(remote: Remote, output: str) -> None:
+def backups(remote: Remote, client: str, backup: str, output: str) -> None:
     """List backups with their objective and evidence.
 
     Exit 1 when one is not protected.
     """
-    rows = remote.read("backups", limit=1000)
+    rows = remote.read("backups", client=client, backup=backup)
+    check_client(remote, client, rows)
     columns = [
         ("CLIENT", text_of("client")),
         ("BACKUP", text_of("backup")),

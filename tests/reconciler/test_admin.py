@@ -400,8 +400,21 @@ async def test_hostile_words_of_a_client_do_not_reach_a_terminal(house: House) -
         assert all(char.isprintable() or char == "\n" for char in done.output), output
 
 
+async def test_backups_are_listed_of_one_client_or_one_name(house: House) -> None:
+    every = json.loads((await house.command("backups", "-o", "json")).stdout)
+    one = every[0]
+
+    of_client = json.loads((await house.command("backups", "--client", one["client"], "-o", "json")).stdout)
+    of_name = json.loads((await house.command("backups", "--backup", one["backup"], "-o", "json")).stdout)
+
+    assert [(row["client"], row["backup"]) for row in of_client] == [
+        (row["client"], row["backup"]) for row in every if row["client"] == one["client"]
+    ]
+    assert {row["backup"] for row in of_name} == {one["backup"]}
+
+
 async def test_a_misspelt_client_is_not_taken_for_one_without_runs(house: House) -> None:
-    for question in ("runs", "archives", "events"):
+    for question in ("runs", "archives", "backups", "events"):
         done = await house.command(question, "--client", "nope")
         assert (done.exit_code, done.output) == (2, "error: there is no client 'nope'\n"), question
 
