@@ -58,6 +58,7 @@ async def _soak(folder: Path, *, minutes: float, clients: int, real: int) -> int
         try:
             await asyncio.to_thread(until, "all follow", fleet.all_follow, seconds=SETTLE_SECONDS)
             _tell(f"all follow after {time.monotonic() - began:.0f} s\n{measures.HEAD}")
+            await asyncio.to_thread(until, "a census", fleet.all_counted, seconds=SETTLE_SECONDS)
             moments = await _watch(fleet, seconds=minutes * 60)
             wrong = [str(trend) for trend in measures.trends(moments) if not trend.is_flat]
             for trend in measures.trends(moments):

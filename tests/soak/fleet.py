@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Final
@@ -35,6 +36,7 @@ class SoakFleet(Fleet):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, pages=True)
         self.names: list[str] = []
+        self._counted = 0.0
         self.environment["PYTHONPATH"] = str(_HERE.parent.parent)
         (folder / "director.toml").write_text(
             f'state_directory = "{self.director_folder}"\nresync = "1m"\n'
@@ -130,6 +132,11 @@ class SoakFleet(Fleet):
             director=self._sample("director", [self.director_folder / "store.sqlite"]),
             clients=self._sample("clients", boxes),
         )
+
+    def all_counted(self) -> bool:
+        """Whether both processes have told their tasks since all clients follow: the first counts are of a start."""
+        self._counted = self._counted or time.time()
+        return all((self.folder / f"{name}.census").stat().st_mtime > self._counted for name in ("director", "clients"))
 
     def _sample(self, name: str, stores: list[Path]) -> Sample:
         process = self.processes[name]
