@@ -499,7 +499,7 @@ async def test_what_answers_but_is_no_director_is_said(tmp_path: Path) -> None:
 async def test_an_operation_that_waits_when_the_director_stops_is_told(house: House) -> None:
     waiting = asyncio.create_task(house.tell("reconcile"))
     async with asyncio.timeout(20):
-        while not house.director.reconciler._waiters and not waiting.done():
+        while not house.director.reconciler._rhythm._waiters and not waiting.done():
             await asyncio.sleep(0)
         house.director.reconciler.stop()
         await asyncio.wait([waiting])
