@@ -486,7 +486,7 @@ async def test_a_loop_that_is_cancelled_strands_nobody_and_records_nothing(world
     loop = await world.start()
     running = asyncio.create_task(loop.run())
     waiting = asyncio.ensure_future(loop.reconciled())
-    while not loop._asked.is_set():
+    while not loop._rhythm._asked.is_set():
         await asyncio.sleep(0)
     await asyncio.sleep(0)
     running.cancel()
