@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +18,7 @@ import click
 from reconciler.commands import clients, runs, secrets, source, standing, steering, viewers
 from reconciler.commands.output import configure_logging, examples, friendly
 from reconciler.commands.which import config_options, group_options
+from reconciler.garbage import look_seldom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from web_readonly.reader import Reader
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-_GARBAGE = gc.get_threshold()
 
 _ROOMS = {
     "A source of resources, offline": ("init", "validate", "build", "plan", "schema", "seal", "reseal", "escrow-key"),
@@ -65,8 +63,8 @@ def main(config: Path | None, state_directory: Path | None) -> None:  # noqa: AR
     Exit codes: 0 all is well, 1 something wrong was found, 2 the command could not run.
     """
     # Commands are short: a sixth of their time would go into looking for garbage while modules load, and for plugins
-    # of pydantic (in every installed distribution's metadata). Those who stay turn the collector up again.
-    gc.set_threshold(50_000)
+    # of pydantic (in every installed distribution's metadata).
+    look_seldom()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
@@ -175,7 +173,6 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
     import uvloop
 
-    gc.set_threshold(*_GARBAGE)
     os.umask(0o077)  # what a director writes is nobody else's
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a loop that it can nudge
     uvloop.run(work)

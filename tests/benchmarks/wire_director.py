@@ -18,6 +18,7 @@ import structlog
 from reconciler import tls
 from reconciler.clock import SystemClock
 from reconciler.core.issue import ClientRow, Issued
+from reconciler.garbage import look_seldom
 from reconciler.gateway import Gateway, GatewaySettings
 from reconciler.listen import Address
 from reconciler.metrics import Metrics
@@ -98,4 +99,5 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--tls", default="")
     asked = parser.parse_args()
+    look_seldom()
     run(serve(read_keys(asked.keys), folder=asked.folder, port=asked.port, encrypted=asked.tls))

@@ -1,0 +1,19 @@
+"""How often Python looks for garbage that stands in circles: seldom, in all that a director does.
+
+With ten thousand sessions a director holds a million objects that are none, and one look at all of them stops it for
+half a second: Python's own measure would look three times while a revision is published. What stands in no circle,
+which is almost everything, is freed at once all the same.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import Final
+
+OBJECTS: Final = 50_000
+"""So many new objects that stay are worth a look at them."""
+
+
+def look_seldom() -> None:
+    """Called at the start of every command."""
+    gc.set_threshold(OBJECTS)
