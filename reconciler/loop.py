@@ -351,7 +351,7 @@ class Reconciler:
         )
         self._published = built
         self._remember(issued)
-        await self._gateway.publish([one.client for one in issued])
+        await self._gateway.publish(issued)
         unchanged = head == self._status.revision
         self._status = self._status.model_copy(
             update={"revision": head, "published": self._status.published if unchanged else now}
@@ -377,7 +377,7 @@ class Reconciler:
                 clients=(), backups=(), issued=issued, removed_clients=(), removed_backups=(), at=now
             )
             self._remember(issued)
-            await self._gateway.publish([one.client for one in issued])
+            await self._gateway.publish(issued)
         changed = tuple(one.client for one in issued)
         return replace(judged, outcome="unchanged" if judged.ok else judged.outcome, changed=changed)
 
