@@ -32,11 +32,11 @@ _RENEW = Prepared(
 
 def renew(connection: Connection, *, client: str, backup: str) -> None:
     """Set both on the row of one backup from the evidence as it is now."""
-    rows = _DEADLINES.run(connection, of_client=client, of_backup=backup).all()
+    rows = _DEADLINES.run(connection, of_client=client, of_backup=backup).fetchall()
     if not rows:
         return
-    pairs = [(row.newest and datetime.fromisoformat(row.newest), datetime.fromisoformat(row.declared)) for row in rows]
-    newest, until = oldest_of_newest(one for one, _ in pairs), protected_until(pairs, rpo=rows[0].rpo)
+    pairs = [(newest and datetime.fromisoformat(newest), datetime.fromisoformat(since)) for _, newest, since in rows]
+    newest, until = oldest_of_newest(one for one, _ in pairs), protected_until(pairs, rpo=rows[0][0])
     _RENEW.run(connection, of_client=client, of_backup=backup, newest=newest, until=until)
 
 

@@ -57,7 +57,7 @@ class Ingested:
 
 def read_sequence(connection: Connection, *, public_key: str, epoch: str) -> int:
     """Return how far an outbox is stored; 0 when it is not known."""
-    return sql.SEQUENCE.run(connection, of_key=public_key, of_epoch=epoch).scalar() or 0
+    return sql.SEQUENCE.value(connection, of_key=public_key, of_epoch=epoch) or 0
 
 
 def ingest(
@@ -117,7 +117,7 @@ class _Sink:
         """Look up whose the runs are that these reports name."""
         wanted = {report.run for report in reports if isinstance(report, (RunStarted, RunLog, RunFinished))}
         for run in wanted:
-            if (owner := sql.OWNER.run(self.connection, run=run).scalar()) is not None:
+            if (owner := sql.OWNER.value(self.connection, run=run)) is not None:
                 self._owners[run] = owner
 
     def take(self, report: Report) -> None:
@@ -171,7 +171,7 @@ class _Sink:
         self.notices.add(f"client/{self.client}")
 
     def _jobs(self, report: StateReport) -> None:
-        kept = {row.backup: (row.next_due, row.running) for row in sql.DUES.run(self.connection, of_client=self.client)}
+        kept = {name: (due, run) for name, due, run in sql.DUES.run(self.connection, of_client=self.client)}
         changed = [
             {"of_client": self.client, "of_backup": job.backup, "due": job.next_due, "run": job.running or ""}
             for job in report.jobs
@@ -281,7 +281,7 @@ class _Sink:
         if not statistics:
             return
         self.sizes = True
-        declared = set(sql.DECLARED.run(self.connection, of_client=self.client, of_backup=backup).scalars())
+        declared = {name for (name,) in sql.DECLARED.run(self.connection, of_client=self.client, of_backup=backup)}
         for one in statistics:
             if one.repository not in declared:
                 continue
@@ -321,7 +321,7 @@ class _Sink:
         self.notices.add(f"client/{self.client}")
 
     def _replace_archives(self, report: ArchivesSeen, where: dict[str, str]) -> None:
-        kept = {row.id: (row.name, row.start) for row in sql.ARCHIVES.run(self.connection, **_of(where))}
+        kept = {one: (name, start) for one, name, start in sql.ARCHIVES.run(self.connection, **_of(where))}
         present: dict[str, Archive] = {one.id: one for one in report.archives}
         gone = kept.keys() - present.keys()
         for forget in (sql.FORGET_ARCHIVE, sql.FORGET_CONTENTS):
@@ -335,7 +335,7 @@ class _Sink:
 
     def _contents(self, report: ArchiveContents) -> None:
         where = {"client": self.client, "backup": report.backup, "repository": report.repository}
-        if sql.HAS_ARCHIVE.run(self.connection, **_of(where), of_id=report.archive.id).first() is None:
+        if sql.HAS_ARCHIVE.value(self.connection, **_of(where), of_id=report.archive.id) is None:
             return  # pruned since, or of a backup that is no longer declared
         packed = zlib.compress(report.model_dump_json().encode())
         start = self._time(report.archive.start)

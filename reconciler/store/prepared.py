@@ -1,7 +1,8 @@
 """Statements of the hot path, compiled once: SQLAlchemy says what they are, the driver runs them.
 
-A ``Connection.execute`` costs several times what SQLite needs for a small statement, and a report is twenty of them.
-Values go through their column's type as always; rows come back as the driver gives them (times as text).
+SQLAlchemy's way to the driver costs several times what SQLite needs for a small statement, and a report is twenty of
+them. Values go through their column's type as always; rows come back as the driver gives them: tuples, times as text.
+So do errors (``engine.explain`` knows both).
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from reconciler.store.engine import to_json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    import sqlite3
+    from collections.abc import Iterable, Mapping
 
-    from sqlalchemy import Connection, CursorResult, Table
+    from sqlalchemy import Connection, Table
     from sqlalchemy.sql import ClauseElement
 
 _DIALECT = sqlite_dialect(json_serializer=to_json_text)
@@ -37,15 +39,18 @@ class Prepared:
             convert = compiled.binds[name].type.dialect_impl(_DIALECT).bind_processor(_DIALECT)
             self._parameters.append((name, known.get(name), convert))
 
-    def run(self, connection: Connection, **values: Any) -> CursorResult[Any]:
-        """Run it once."""
-        return connection.exec_driver_sql(self._sql, self._row(values))
+    def run(self, connection: Connection, **values: Any) -> sqlite3.Cursor:
+        """Run it once, and return the rows, or how many were changed (``rowcount``)."""
+        return _driver(connection).execute(self._sql, self._row(values))
+
+    def value(self, connection: Connection, **values: Any) -> Any:
+        """Return the first column of the first row; None without one."""
+        row = self.run(connection, **values).fetchone()
+        return row[0] if row else None
 
     def run_many(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
         """Run it for each row."""
-        prepared: Sequence[tuple[Any, ...]] = [self._row(row) for row in rows]
-        if prepared:
-            connection.exec_driver_sql(self._sql, list(prepared))
+        _driver(connection).executemany(self._sql, [self._row(row) for row in rows])
 
     def _row(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(
@@ -53,3 +58,9 @@ class Prepared:
             for name, known, convert in self._parameters
             for value in (values.get(name, known),)
         )
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
+    """Return the driver's own connection, in the transaction that is open on this one."""
+    found: Any = connection.connection.driver_connection
+    return found  # type: ignore[no-any-return]
