@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from alembic import command
@@ -44,6 +44,16 @@ def database_path(location: str | Path) -> Path:
     return Path(rest.removeprefix("/"))
 
 
+_SETTINGS: Final = ("foreign_keys = ON", "cache_size = -32768")
+_READ_ONLY: Final = ("query_only = ON",)
+_WRITING: Final = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "journal_size_limit = 67108864",
+    "wal_autocheckpoint = 4000",
+)
+
+
 def open_engine(path: Path, *, read_only: bool = False) -> Engine:
     """Return an engine whose connections have our settings; the file is made when it is missing (not read-only)."""
     mode = "ro" if read_only else "rwc"
@@ -54,15 +64,12 @@ def open_engine(path: Path, *, read_only: bool = False) -> Engine:
         connection = sqlite3.connect(
             address, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA cache_size = -32768")
-        if read_only:
-            connection.execute("PRAGMA query_only = ON")
-        else:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA journal_size_limit = 67108864")
-            connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        try:
+            for setting in (*_SETTINGS, *(_READ_ONLY if read_only else _WRITING)):
+                connection.execute(f"PRAGMA {setting}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     engine = create_engine(
@@ -108,7 +115,8 @@ def migrate(engine: Engine, *, path: Path) -> None:
 
 def is_locked(error: BaseException) -> bool:
     """Whether another program kept the file locked longer than we wait."""
-    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(cause, "sqlite_errorname", "").startswith("SQLITE_BUSY")
 
 
 _CAUSES: tuple[tuple[frozenset[str], type[DirectorError], str, str], ...] = (
