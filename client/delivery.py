@@ -40,6 +40,8 @@ class Delivery:
         self._moved = asyncio.Event()
         self._acknowledged: tuple[str, int] = ("", 0)
         self._stored = asyncio.Event()
+        self._is_shared = False
+        """Whether somebody else reports under our outbox's name."""
 
     def opened(self) -> None:
         """A session is open: what was on its way before is sent again."""
@@ -47,11 +49,20 @@ class Delivery:
         self._moved.set()
 
     def acknowledged(self, message: Acknowledged) -> None:
-        """Take the director's word for what it has stored, if it can have stored it."""
+        """Take the director's word for what it has stored, if it can have stored it.
+
+        What we never sent, another one did: a clone of this machine, or this machine before its state was restored from
+        a backup. The director takes our next numbers for theirs, so that ours have to go under another name.
+        """
         if message.epoch != self._outbox.epoch:
             return
         if message.sequence and not self._outbox.was_sent(message.epoch, message.sequence):
-            raise TrustError("the director acknowledged reports that were never sent", code=RefusalCode.MALFORMED)
+            self._is_shared = True
+            raise TrustError(
+                "the director acknowledged reports that were never sent",
+                code=RefusalCode.MALFORMED,
+                hint="was this machine cloned, or its state restored from a backup? its reports are sent once more",
+            )
         self._acknowledged = (message.epoch, message.sequence)
         self._moved.set()
 
@@ -83,6 +94,10 @@ class Delivery:
         while True:
             self._outbox.arrived.clear()
             await self._outbox.try_flush()
+            if self._is_shared:
+                log.warning("somebody else reports as this outbox; it takes a new name")
+                await self._outbox.rename()
+                self._is_shared = False
             batch = await self._outbox.batch()
             if batch is not None:
                 return batch

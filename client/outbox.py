@@ -235,6 +235,12 @@ class Database:
         self._sql.execute("DELETE FROM reports WHERE sequence <= ?", (sequence,))
         self.size = self._total("1")  # `director-client once` may have written here, too
 
+    def rename(self) -> None:
+        """Begin a new epoch with the reports that wait: what was stored under the old one is not all ours."""
+        epoch = random_nonce()[:16].hex()
+        self._sql.execute("UPDATE outbox SET epoch = ?", (epoch,))
+        self.epoch = epoch
+
     def waiting(self) -> int:
         """Return how many reports are not acknowledged."""
         return int(self._sql.execute("SELECT count(*) FROM reports").fetchone()[0])
@@ -378,6 +384,10 @@ class Outbox:
         """Forget what the director has stored; of another epoch, or of what was never sent, nothing."""
         if self.was_sent(epoch, sequence):
             await self._call(lambda database: database.acknowledge(sequence) if database.epoch == epoch else None)
+
+    async def rename(self) -> None:
+        """Take another name, under which everything that waits is sent again."""
+        await self._call(lambda database: database.rename())
 
     async def state(self, prefix: str = "") -> dict[str, str]:
         """Return the notes whose key begins with ``prefix``."""

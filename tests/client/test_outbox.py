@@ -107,6 +107,23 @@ async def test_what_was_never_sent_cannot_be_acknowledged(outbox):
     assert [body["message"] for body in await bodies(outbox)] == ["one", "two"]
 
 
+async def test_an_outbox_with_a_new_name_sends_again_what_waits_and_keeps_its_name(outbox, path):
+    await outbox.append(event("one"), event("two"))
+    before = await outbox.batch()
+    await outbox.acknowledge(before.epoch, 1)
+
+    await outbox.rename()
+
+    assert not outbox.was_sent(outbox.epoch, 2)
+    batch = await outbox.batch()
+    assert batch.epoch == outbox.epoch != before.epoch
+    assert [item.sequence for item in batch.items] == [2]
+    outbox.close()
+    again = Outbox(path, now=lambda: NOW)
+    assert again.epoch == batch.epoch
+    again.close()
+
+
 async def test_reports_and_the_epoch_survive_a_restart(path):
     first = Outbox(path, now=lambda: NOW)
     await first.append(event("one"), notes={"last-run.web": "x"})
