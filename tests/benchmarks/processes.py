@@ -33,9 +33,15 @@ class Program:
 
     def peak_bytes(self) -> int:
         """Return the most memory that it ever had."""
+        return self._status("VmHWM") * 1024
+
+    def resident_bytes(self) -> int:
+        """Return the memory that it has now, with what it shares (what ``ps`` calls RSS)."""
+        return self._status("VmRSS") * 1024
+
+    def _status(self, name: str) -> int:
         status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
-        line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+        return int(next(line for line in status.splitlines() if line.startswith(f"{name}:")).split()[1])
 
     def check(self) -> None:
         """Raise when it has ended by itself."""
