@@ -53,6 +53,8 @@ def _url(text: str) -> str:
     if "://" not in text:
         if "::" in text.partition("/")[0]:
             raise ValueError(f"'{text}' names a Git remote helper; use an absolute path, https:// or ssh://")
+        if _SCP_LIKE.fullmatch(text) and text.partition(":")[0].rpartition("@")[2].startswith("-"):
+            raise ValueError("the URL names no host")
         return text
     parts = urlsplit(text)
     if parts.scheme not in {"file", "https", "ssh"}:
