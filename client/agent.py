@@ -337,6 +337,7 @@ class Agent:
                 due=due,
                 revision=state.revision if state else "",
                 progress=self._connection.send_progress if self._connection else lambda _: None,
+                newest=lambda: self._newest(job.backup),
             )
             write = log.info if not finished.error else log.error
             write("run finished", backup=job.backup, run=run_id, outcome=finished.outcome, error=finished.error)
@@ -347,6 +348,12 @@ class Agent:
             self._inventory_due[job.backup] = self._clock.monotonic()
             self._take_inventory.set()
             self._replan.set()
+
+    def _newest(self, backup: str) -> Job | None:
+        """Return a backup's job as the followed state says it now; None when it has none, or it is suspended."""
+        state = self._follower.current
+        jobs = state.content.jobs if state is not None and not state.content.suspend else ()
+        return next((job for job in jobs if job.backup == backup and not job.suspend), None)
 
     def _offset_now(self) -> float:
         return self._clock.now().timestamp() - self._clock.monotonic()

@@ -159,7 +159,10 @@ class _WebSocket:
             raise TransientError(f"the connection broke: {_reason(error)}") from None
 
     async def receive(self) -> str | bytes | None:
-        message = await self._socket.receive()
+        try:
+            message = await self._socket.receive()
+        except (OSError, RuntimeError):  # it answers pings, for which the connection may be gone
+            return None
         if isinstance(message.data, (str, bytes)) and message.type.name in {"TEXT", "BINARY"}:
             return message.data
         return None

@@ -68,6 +68,14 @@ _LIST_DETAILS = re.compile(rb"^[ -]*list_details:[ ]*true", re.MULTILINE)
 _CLOCK_SLACK = timedelta(seconds=2)
 
 
+class _Changed(Exception):
+    """The job is another one since."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.backup)
+        self.job = job
+
+
 @dataclass(slots=True)
 class _Failure:
     """Why a repository, or the whole run, failed."""
@@ -81,6 +89,7 @@ class _Run:
     """What is known of a run while it goes on."""
 
     job: Job
+    newest: Callable[[], Job | None]
     id: str
     emit: Emit
     progress: ShowProgress
@@ -147,13 +156,16 @@ class Runner:
         revision: str,
         emit: Emit,
         progress: ShowProgress,
+        newest: Callable[[], Job | None],
     ) -> RunFinished:
         """Run ``job`` to its end; ``RunStarted``, ``RunLog`` and ``RunFinished`` go to ``emit``.
 
         Never raises for what borgmatic does. When the task itself is cancelled, the run ends as cancelled, its end is
         emitted, and ``CancelledError`` goes on.
         """
-        run = _Run(job, run_id, emit, progress, self._clock.now(), Scrubber(borgmatic.opened_secrets(self._state)))
+        run = _Run(
+            job, newest, run_id, emit, progress, self._clock.now(), Scrubber(borgmatic.opened_secrets(self._state))
+        )
         self._runs[run_id] = run
         started = RunStarted(
             at=run.began, run=run_id, backup=job.backup, trigger=trigger, due=due, revision=revision[:1024]
@@ -162,8 +174,7 @@ class Runner:
         flusher = asyncio.create_task(self._flush_for_ever(run))
         try:
             await emit(started)
-            async with self._turn(run):
-                await self._work(run)
+            await self._work_in_turn(run)
         except asyncio.CancelledError as error:
             run.stopped = Outcome.CANCELLED
             if not self._was_ours(run):
@@ -196,6 +207,18 @@ class Runner:
     def _was_ours(self, run: _Run) -> bool:
         """Whether the task was woken by ``cancel`` alone, and not by whoever owns it."""
         return run.task is not None and run.cancelled.is_set() and run.task.uncancel() == 0
+
+    async def _work_in_turn(self, run: _Run) -> None:
+        """Work, on what the job is when its turn has come. One with other repositories has to wait for those."""
+        while run.stopped is None:
+            async with self._turn(run):
+                try:
+                    await self._work(run)
+                except _Changed as changed:
+                    run.job = changed.job
+                    run.failures.clear()
+                else:
+                    return
 
     @asynccontextmanager
     async def _turn(self, run: _Run) -> AsyncIterator[None]:
@@ -283,6 +306,7 @@ class Runner:
 
     async def _borgmatic(self, run: _Run, target: str | None) -> None:
         """Run the actions, for all repositories or for one."""
+        self._check_newest(run)
         if run.stopped is not None:
             return
         reader = self._reader(run)
@@ -295,6 +319,22 @@ class Runner:
         if code == 0 or run.stopped is not None:
             return
         await self._after_failure(run, target, reader, code)
+
+    def _check_newest(self, run: _Run) -> None:
+        """Never mix two states: the file on disk is the newest one's, so the actions have to be, too.
+
+        Raises:
+            _Changed: the job is another one by now, and nothing was run yet.
+        """
+        job = run.newest()
+        if job is None:
+            self._note(run, "warning", "the backup is suspended or gone since, and does not run")
+            run.stopped = Outcome.CANCELLED
+        elif job != run.job and run.exit_code is None:
+            raise _Changed(job)
+        elif job != run.job:
+            run.stopped = Outcome.FAILED
+            run.failures[""] = _Failure("the backup was changed while it ran", "its next run is the changed one")
 
     async def _after_failure(self, run: _Run, target: str | None, reader: Reader, code: int) -> None:
         """Make remote repositories that Borg missed and that are declared to be made; then run those once more."""

@@ -41,8 +41,12 @@ class Runner(Protocol):
         revision: str,
         emit: Callable[[Report], Awaitable[None]],
         progress: Callable[[RunProgress], None],
+        newest: Callable[[], Job | None],
     ) -> RunFinished:
-        """Run to the end and return how it ended; a failed backup is no exception."""
+        """Run to the end and return how it ended; a failed backup is no exception.
+
+        ``newest`` says what the job is when its turn has come, which may be long after: None when it is no more.
+        """
 
     def cancel(self, run_id: str) -> bool:
         """End a run as cancelled; whether it was running."""
@@ -125,8 +129,9 @@ class Runs:
         progress: Callable[[RunProgress], None],
         watch: Callable[[Report], None] = lambda _: None,
         run_id: str | None = None,
+        newest: Callable[[], Job | None] | None = None,
     ) -> RunFinished:
-        """Run ``job`` once. ``watch`` sees every report as well."""
+        """Run ``job`` once. ``watch`` sees every report as well; without ``newest`` the job stays as it is."""
         run_id = run_id or new_run_id()
         self._current.add(run_id)
 
@@ -136,7 +141,14 @@ class Runs:
 
         try:
             return await self._runner.run(
-                job, run_id=run_id, trigger=trigger, due=due, revision=revision, emit=emit, progress=progress
+                job,
+                run_id=run_id,
+                trigger=trigger,
+                due=due,
+                revision=revision,
+                emit=emit,
+                progress=progress,
+                newest=newest or (lambda: job),
             )
         finally:
             self._current.discard(run_id)

@@ -103,7 +103,10 @@ class Session:
             TrustError: what came is malformed, too large or out of order.
         """
         while True:
-            message = await self._websocket.receive()
+            try:
+                message = await self._websocket.receive()
+            except (ConnectionError, RuntimeError):  # it answers pings, for which the connection may be gone
+                return None
             if self.ended is not None:
                 return None
             if message.type in _DATA:
@@ -131,7 +134,7 @@ class Session:
         """Send a frame that is encoded already."""
         if not self.is_open:
             return False
-        stall = self._stalls.add(self.abort) if self._may_stall(len(frame)) else None
+        stall = None if self.takes(len(frame)) else self._stalls.add(self.abort)
         try:
             await self._websocket.send_str(frame)
         except (ConnectionError, RuntimeError):
@@ -141,10 +144,10 @@ class Session:
                 stall.met()
         return True
 
-    def _may_stall(self, size: int) -> bool:
-        """Whether a send could have to wait for the peer: only what does not fit the transport's buffer does."""
+    def takes(self, size: int) -> bool:
+        """Whether so much can be sent without waiting for the peer: as long as it fits the transport's buffer."""
         transport = self._connection.transport
-        return transport is not None and transport.get_write_buffer_size() + size > _ROOM
+        return transport is None or transport.get_write_buffer_size() + size <= _ROOM
 
     def proved(self) -> None:
         """The peer's key is approved."""

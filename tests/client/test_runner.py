@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,19 @@ class Machine:
             grace=grace,
         )
 
-    async def run(self, job: Job | None = None, run_id: str = RUN) -> RunFinished:
+    async def run(
+        self, job: Job | None = None, run_id: str = RUN, *, newest: Callable[[], Job | None] | None = None
+    ) -> RunFinished:
+        job = job or machine.job(url="ssh://borg@nas/./web")
         return await self.runner.run(
-            job or machine.job(url="ssh://borg@nas/./web"),
+            job,
             run_id=run_id,
             trigger=Trigger.PERSON,
             due=None,
             revision="one",
             emit=self._emit,
             progress=self._show,
+            newest=newest or (lambda: job),
         )
 
     async def _emit(self, report: Report) -> None:
@@ -80,6 +85,41 @@ def is_running(pid: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+# --- What changed while it waited ---
+
+
+async def test_a_backup_that_changed_while_it_waited_runs_as_the_newest_state_says(tmp_path):
+    on = Machine(tmp_path, "tells-its-arguments")
+    old = machine.job(url="ssh://borg@nas/./web")
+    new = old.model_copy(update={"actions": ("create",)})
+
+    finished = await on.run(old, newest=lambda: new)
+
+    assert finished.outcome is Outcome.SUCCEEDED
+    assert [line.partition(" create")[2] for line in on.lines()] == [" --json --progress"]
+
+
+async def test_a_backup_whose_repository_changed_while_it_waited_waits_for_that_one(tmp_path):
+    on = Machine(tmp_path, "accepts")
+    old, new = machine.job(url="ssh://borg@nas/./web"), machine.job(url="ssh://borg@other/./web")
+    async with on.runner._turns.hold([new.repositories[0].url], waiting=lambda _: None):
+        running = asyncio.create_task(on.run(old, newest=lambda: new))
+        while not any("waiting" in one.phase for one in on.progress):
+            await asyncio.sleep(0)
+        assert not running.done()
+
+    assert (await running).outcome is Outcome.SUCCEEDED
+
+
+async def test_a_backup_that_was_suspended_while_it_waited_does_not_run(tmp_path):
+    on = Machine(tmp_path, "tells-its-arguments")
+
+    finished = await on.run(newest=lambda: None)
+
+    assert finished.outcome is Outcome.CANCELLED
+    assert on.lines() == ["the backup is suspended or gone since, and does not run"]
 
 
 # --- The usual --------------------------------------------------------------------------------------------------------
