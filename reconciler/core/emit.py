@@ -21,10 +21,10 @@ _SPECIAL_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false",
 """What YAML 1.1 or 1.2 reads as a boolean or null; numbers and dates begin with characters that ``_PLAIN`` refuses."""
 
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
-_LITERAL = re.compile(
-    "(?:[!-~\xa1-\ud7ff][ -~\xa1-\ud7ff]*\n)(?:[ -~\xa1-\ud7ff]*\n)*(?:[ -~\xa1-\ud7ff]*[!-~\xa1-\ud7ff]\n?)"
-)
-"""Several lines that a literal block keeps exactly: no leading space, printable, at most one newline at the end."""
+_INK = "!-~\xa1-\u2027\u202a-\ud7ff"
+_LITERAL = re.compile(f"(?:[{_INK}][ {_INK}]*\n)(?:[ {_INK}]*\n)*(?:[ {_INK}]*[{_INK}]\n?)")
+"""Several lines that a literal block keeps exactly: no leading space, printable, at most one newline at the end, and
+none of Unicode's own line ends, which readers take for one."""
 
 
 def document(options: Mapping[str, JsonValue]) -> str:

@@ -49,6 +49,8 @@ def same(first: Any, second: Any) -> bool:
 @example({"a": "x\x85y"})
 @example({"a": "\ufeffx"})
 @example({"a": "line\n  more\n"})
+@example({"a": "line\n\nmore\u2028"})
+@example({"a": "line\n\u2029more\n"})
 @example({"a": ["x\n", ["y", {"z": [{}]}]]})
 def test_what_is_written_is_read_back_equal_by_borgmatics_reader_and_by_yaml_1_1(data: Any):
     text = emit.document(data)
