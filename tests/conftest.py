@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import signal
 import socket
 import threading
@@ -25,6 +26,9 @@ UNITS = (
 )
 """What needs no socket, no database and no program: seconds, for working on the code. `make test` runs all."""
 
+ATTACKS = frozenset(re.findall(r"`(test_\w+)`", (TESTS.parent / "SECURITY.md").read_text(encoding="utf-8")))
+"""The attacks and their twins, by the table that promises them."""
+
 # Time limits belong to pytest-timeout: a slow machine is no counterexample. CI tries the same examples on every run.
 hypothesis.settings.register_profile("borgmatic-director", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("borgmatic-director")
@@ -32,6 +36,8 @@ hypothesis.settings.load_profile("borgmatic-director")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if getattr(item, "originalname", item.name) in ATTACKS:
+            item.add_marker("attack")
         if E2E in item.path.parents:
             item.add_marker("e2e")
         if any(place in {item.path, *item.path.parents} for place in UNITS):

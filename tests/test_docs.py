@@ -301,14 +301,53 @@ def test_every_refusal_of_a_client_has_an_entry_under_its_symptom():
 
 # --- Proofs -----------------------------------------------------------------------------------------------------------
 
+PROMISED = """
+replay; rollback; freeze; mix of two revisions; another client's state; same generation with other content;
+endless frames; slow frames; generation jumped to the maximum; stolen token used twice; man in the middle at enrolment;
+downgrade of the protocol version; impersonation by an approved client; cloned client; rogue reports with paths;
+rogue reports with huge fields; token brute force from one address; token brute force from ten thousand addresses;
+a lockout used as a weapon against a good client behind the same address; secrets moved between clients and names;
+every program-executing borgmatic option; degenerate public keys; poisonous YAML: a 258-byte alias bomb
+"""
+"""The attacks that must be tried. There may be more."""
 
-def test_every_test_that_is_named_as_a_proof_exists():
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8")))
-    there = {
+
+def attacks() -> list[tuple[str, list[str], list[str]]]:
+    """Return the rows of SECURITY.md: an attack, the tests that show it fails, and their twins."""
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8").partition("\n## Attacks, ")[2]
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    cells = [[re.findall(r"`(test_\w+)`", cell) for cell in row] for row in rows[1:]]
+    return [(row[0], tests, twins) for row, (_, tests, twins) in zip(rows[1:], cells, strict=True)]
+
+
+def names_of_tests(folder: Path) -> set[str]:
+    """Return the names of all tests in a folder."""
+    return {
         name
-        for file in (ROOT / "tests").rglob("test_*.py")
-        for name in re.findall(r"def (test_\w+)\(", file.read_text(encoding="utf-8"))
+        for file in folder.rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)\(", file.read_text(encoding="utf-8"), re.MULTILINE)
     }
 
-    assert named - there == set()
-    assert len(named) > 30
+
+def test_every_test_that_is_named_as_a_proof_exists():
+    named = {name for _, tests, twins in attacks() for name in (*tests, *twins)}
+
+    assert named - names_of_tests(ROOT / "tests") == set()
+    assert set(re.findall(r"`(test_\w+)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8"))) == named
+
+
+def test_every_attack_has_a_test_and_another_one_as_its_twin():
+    assert [attack for attack, tests, twins in attacks() if not tests or not twins or set(tests) & set(twins)] == []
+
+
+def test_every_attack_that_must_be_tried_is():
+    tried = [attack for attack, _, _ in attacks()]
+
+    wanted = [one.strip() for one in PROMISED.replace("\n", " ").split(";")]
+    assert [one for one in wanted if not any(attack.startswith(one) for attack in tried)] == []
+
+
+def test_every_test_of_an_attack_is_in_the_table():
+    named = {name for _, tests, twins in attacks() for name in (*tests, *twins)}
+
+    assert names_of_tests(ROOT / "tests" / "attacks") - named == set()

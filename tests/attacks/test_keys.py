@@ -69,7 +69,8 @@ def test_a_degenerate_key_is_no_key(parse: Callable[[str], Any], key: str):
 
 def test_a_generated_key_is_one():
     assert envelope.parse_client_key(GOOD).text == GOOD
-    assert envelope.parse_director_key(DirectorIdentity.generate().public.text)
+    director = DirectorIdentity.generate().public.text
+    assert envelope.parse_director_key(director).text == director
     assert envelope.parse_escrow_key(EscrowIdentity.generate().public)
 
 

@@ -102,7 +102,7 @@ def in_repository(options: dict[str, Any]) -> str:
     return BASE.replace("    encryption: none\n", f"    encryption: none\n{own}")
 
 
-def test_at_least_as_many_options_run_programs_as_anybody_has_counted():
+def test_every_option_that_runs_a_program_is_among_those_that_are_tried():
     assert {"commands", "local_path", "remote_path", "ssh_command", "extra_borg_options"} <= set(PROGRAMS)
     assert {"postgresql_databases.pg_dump_command", "encryption_passcommand", "before_backup"} <= set(PROGRAMS)
     assert len(PROGRAMS) > 80

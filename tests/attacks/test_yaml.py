@@ -15,7 +15,7 @@ from tests.reconciler.core import written
 from tests.reconciler.core.test_yaml_reader import ALIAS_BOMB
 
 INNOCENT = b"".join(b"key-%02d: [x,x,x,x,x,x,x]\n" % number for number in range(len(ALIAS_BOMB) // 24))
-TIMES = 15
+TIMES = 5
 """A bomb of 250 bytes stands for 5 million values, which cost 100,000 times as much as this file; so this is close."""
 
 POISON = {
