@@ -21,6 +21,7 @@ from web_readonly.asking import Asked, NotFound
 from web_readonly.caching import Body, Cache, make_body
 from web_readonly.pages import as_json, dump
 from web_readonly.reader import InvalidQuery, StoreUnavailable
+from web_readonly.turns import Turns
 from web_readonly.views import API, VIEWS
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Answering:
         self._pages = pages
         self._threads = ThreadPoolExecutor(THREADS, "dashboard")
         self._cache = Cache(reader.version)
+        self._turns = Turns()
 
     async def close(self, _: web.Application) -> None:
         """End the threads; the reader belongs to whoever made it."""
@@ -66,7 +68,9 @@ class Answering:
         """Return the handler of a page."""
 
         def answer(asked: Asked) -> Body:
-            return make_body(self._pages.page(view, view.question(self._reader, asked), asked))
+            with self._reader.moment():
+                content = self._pages.page(view, view.question(self._reader, asked), asked)
+            return make_body(content)
 
         return partial(self.answer, view.path, view.filters, answer, "text/html")
 
@@ -121,7 +125,8 @@ class Answering:
         began = loop.time()
 
         async def make() -> Body:
-            return await loop.run_in_executor(self._threads, answer, asked)
+            async with self._turns.mine():
+                return await loop.run_in_executor(self._threads, answer, asked)
 
         try:
             async with asyncio.timeout(ANSWER_SECONDS):

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from schema import cron as schedules
 
@@ -32,8 +32,7 @@ _NEAR: Final = timedelta(days=10)
 """A start that is further away tells nothing of this week's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bunch:
+class Bunch(NamedTuple):
     """Backups of one schedule that start at the same time, give or take ten minutes."""
 
     cron: str

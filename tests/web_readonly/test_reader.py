@@ -73,6 +73,22 @@ async def published(store: Store) -> Store:
     return store
 
 
+async def test_all_that_is_asked_inside_one_moment_sees_the_same_store(published: Store, reader: Reader) -> None:
+    with reader.moment():
+        before = reader.overview(now=NOW)
+        await facts.publish(published, clients=[facts.client_row("web-6")], backups=[], issued=[])
+        assert reader.overview(now=NOW) == before
+        assert len(reader.clients(now=NOW).items) == before.clients == 5
+    assert reader.overview(now=NOW).clients == 6
+
+
+async def test_a_moment_that_breaks_is_over(published: Store, reader: Reader) -> None:
+    with pytest.raises(InvalidQuery), reader.moment():
+        reader.clients(after="no cursor\x00", now=NOW, wanted=ClientFilter(labels={"no key": ""}))
+    await facts.publish(published, clients=[facts.client_row("web-6")], backups=[], issued=[])
+    assert reader.overview(now=NOW).clients == 6
+
+
 def state(**fields: Any) -> StateReport:
     defaults: dict[str, Any] = {"at": NOW, "digest": DIGEST, "generation": 1, "expires": later(days=90)}
     return StateReport(**(defaults | fields))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 Assessed = Literal["protected", "unprotected", "unknown", "without-objective"]
 _NOW: Final = bindparam("now", type_=UtcText)
 _KEY: Final = (backups.c.client, backups.c.backup)
+_KEY_OF_EVIDENCE: Final = (evidence.c.client, evidence.c.backup)
+_EVIDENCE: Final = tuple(evidence.c[name] for name in Evidence.model_fields)
 MAX_USERS: Final = 1_000
 FAILED_WITHIN: Final = timedelta(days=8)
 """A weekly backup's last run is younger."""
@@ -114,17 +116,20 @@ def read_backup(connection: Connection, *, client: str, backup: str, now: dateti
     return None
 
 
-def read_unprotected(connection: Connection, *, limit: int, now: datetime) -> tuple[BackupStatus, ...]:
-    """Return backups outside their objective, the longest first."""
+def read_unwell(connection: Connection, *, limit: int, now: datetime) -> tuple[BackupStatus, ...]:
+    """Return backups that need a person: outside their objective, the longest first; then those whose last run failed.
+
+    At most ``limit`` of each.
+    """
     suspended = read_suspended(connection)
     query = select(backups).where(backups.c.protected_until < _NOW, assessed(suspended) == "unprotected")
-    rows = connection.execute(query.order_by(backups.c.protected_until).limit(limit), {"now": now}).mappings().all()
-    return _backups(connection, rows, suspended=suspended, now=now)
+    late = connection.execute(query.order_by(backups.c.protected_until).limit(limit), {"now": now}).mappings().all()
+    failed = _failed(connection, suspended, limit=limit, now=now)
+    return _backups(connection, [*late, *failed], suspended=suspended, now=now)
 
 
-def read_failed(connection: Connection, *, limit: int, now: datetime) -> tuple[BackupStatus, ...]:
+def _failed(connection: Connection, suspended: frozenset[str], *, limit: int, now: datetime) -> list[Any]:
     """Return backups whose last run failed or was lost while they are inside their objective: newest failures first."""
-    suspended = read_suspended(connection)
     failed: list[Any] = []
     for outcome in sorted(assessment.FAILURES):  # one after the other, each in the order of its index
         ended = select(runs.c.id, runs.c.client, runs.c.backup, runs.c.started)
@@ -139,7 +144,7 @@ def read_failed(connection: Connection, *, limit: int, now: datetime) -> tuple[B
     clients, names = {client for client, _ in keys}, {backup for _, backup in keys}
     whole = select(backups).where(backups.c.client.in_(clients), backups.c.backup.in_(names))
     rows = {(row["client"], row["backup"]): row for row in connection.execute(whole).mappings()} if keys else {}
-    return _backups(connection, [rows[key] for key in keys], suspended=suspended, now=now)
+    return [rows[key] for key in keys]
 
 
 def count_backups(connection: Connection, *, now: datetime) -> dict[str, int]:
@@ -223,14 +228,16 @@ def _retention(connection: Connection, names: set[str]) -> dict[str, dict[str, i
 
 def _evidence(connection: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Evidence]]:
     found: dict[tuple[str, str], list[Evidence]] = defaultdict(list)
-    names = {client for client, _ in keys}
-    wanted = {backup for _, backup in keys}
+    wanted = frozenset(keys)
+    clients, names = {client for client, _ in keys}, {backup for _, backup in keys}
     # Not as pairs: SQLite looks those up in no index, and walks through all.
-    query = select(evidence).where(evidence.c.client.in_(names), evidence.c.backup.in_(wanted))
-    for row in connection.execute(query.order_by(evidence.c.repository)).mappings() if keys else ():
+    query = select(*_KEY_OF_EVIDENCE, *_EVIDENCE).where(evidence.c.client.in_(clients), evidence.c.backup.in_(names))
+    for client, backup, *values in connection.execute(query.order_by(evidence.c.repository)) if keys else ():
+        if (client, backup) not in wanted:
+            continue
         # Not validated: rows of our own store.
-        one = Evidence.model_construct(**{name: row[name] for name in Evidence.model_fields})
-        found[row["client"], row["backup"]].append(one)
+        one = Evidence.model_construct(**dict(zip(Evidence.model_fields, values, strict=True)))
+        found[client, backup].append(one)
     return found
 
 

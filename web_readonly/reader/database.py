@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ class Database:
         self._path = path
         self._engine = self._open()
         self._file: tuple[int, int] | None = None
+        self._reading = threading.local()
 
     def close(self) -> None:
         """Close all connections."""
@@ -51,14 +53,21 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Yield a connection whose statements all see the same moment."""
+        """Yield a connection whose statements all see the same moment; inside another ``read``, that one's."""
+        around: Connection | None = getattr(self._reading, "connection", None)
+        if around is not None:
+            yield around
+            return
         self._follow_file()
         try:
             with self._engine.begin() as connection:
                 self._check_version(connection)
+                self._reading.connection = connection
                 yield connection
         except (DBAPIError, sqlite3.Error) as error:
             raise self._explain(error) from error
+        finally:
+            self._reading.connection = None
 
     def _open(self) -> Engine:
         address = f"file:{quote(str(self._path.absolute()))}?mode=ro"
@@ -67,8 +76,12 @@ class Database:
             connection = sqlite3.connect(
                 address, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-            connection.execute("PRAGMA query_only = ON")
-            connection.execute("PRAGMA cache_size = -16384")
+            try:
+                connection.execute("PRAGMA query_only = ON")
+                connection.execute("PRAGMA cache_size = -16384")
+            except BaseException:
+                connection.close()
+                raise
             return connection
 
         engine = create_engine(

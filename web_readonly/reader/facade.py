@@ -6,6 +6,7 @@ passing. Raises ``StoreUnavailable`` (answer 503) and ``InvalidQuery`` (answer 4
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from web_readonly.reader.timeline import TimelineFilter
 
 DEFAULT_LIMIT: Final = 50
-MAX_ATTENTION: Final = 20
+MAX_ATTENTION: Final = 12
 """Of each sort; the lists tell of all."""
 MAX_REFUSALS: Final = 5
 AWAY: Final = timedelta(minutes=15)
@@ -84,6 +85,12 @@ class Reader:
         """Return a text that is another one after every write; empty when the store cannot be read now."""
         return self._version.read()
 
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        """Let all that this thread asks inside see the same moment of the store, in one transaction."""
+        with self._database.read():
+            yield
+
     def check(self) -> None:
         """Return when the store can be read; ``StoreUnavailable`` when not."""
         with self._database.read():
@@ -98,8 +105,7 @@ class Reader:
             clients = client_rows.count_clients(connection, now=now)
             backups = backup_rows.count_backups(connection, now=now)
             troubled = client_rows.read_troubled(connection, limit=MAX_ATTENTION, away_since=now - AWAY, now=now)
-            unprotected = backup_rows.read_unprotected(connection, limit=MAX_ATTENTION, now=now)
-            failed = backup_rows.read_failed(connection, limit=MAX_ATTENTION, now=now)
+            unwell = backup_rows.read_unwell(connection, limit=MAX_ATTENTION, now=now)
             pending = client_rows.read_pending(connection)[:MAX_ATTENTION]
             return Overview(
                 at=now,
@@ -117,7 +123,7 @@ class Reader:
                 without_objective=backups["without-objective"],
                 running=backups["running"],
                 drifted=clients.drifted,
-                attention=assessment.in_order(_attention(source, (*unprotected, *failed), troubled, pending)),
+                attention=assessment.in_order(_attention(source, unwell, troubled, pending)),
             )
 
     def source(self) -> SourceStatus:
