@@ -300,7 +300,8 @@ _SECRET_OPTION = re.compile(
     rf"^(?P<head>[ +-]?\s*(?:-\s+)*)(?P<key>{_HIDDEN_OPTION}\s*:)(?P<value>(?:\s.*)?)$", re.IGNORECASE
 )
 _SECRET_IN_FLOW = re.compile(
-    rf"(?P<head>[{{,\[]\s*{_HIDDEN_OPTION}\s*:\s*)(?P<value>\"(?:[^\"\\]|\\.)*\"|'[^']*'|(?!\{{credential )[^,}}\]]*)",
+    rf"(?P<head>[{{,\[]\s*{_HIDDEN_OPTION}\s*:\s*)"
+    r"(?P<value>(?!\{credential )(?:\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*')?[^,}\]]*)",
     re.IGNORECASE,
 )
 _REFERENCE = re.compile(r"""\s*["']?\{credential [^{}]*\}["']?\s*""")
@@ -322,8 +323,10 @@ def hide_secret_values(text: str) -> str:
         below = len(match["head"]) if match else -1
         if match and match["value"].strip() and not _REFERENCE.fullmatch(match["value"]):
             lines.append(f"{match['head']}{match['key']} (hidden)")
-        else:
-            lines.append(_SECRET_IN_FLOW.sub(_hidden_in_flow, line))
+            continue
+        if any(found.end() == len(line) for found in _SECRET_IN_FLOW.finditer(line)):
+            below = indent if match is None else min(below, indent)  # it goes on, inside {…}
+        lines.append(_SECRET_IN_FLOW.sub(_hidden_in_flow, line))
     return "\n".join(lines)
 
 

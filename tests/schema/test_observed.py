@@ -78,6 +78,10 @@ def test_there_is_drift_exactly_where_desired_and_actual_differ(desired: dict[st
         '  - {"password": "hunter2, \\" hunter2", name: shop}',
         "password: hunter2 # {credential file /x}",
         "- - password: hunter2",
+        "ntfy: {topic: x, password: 'it''s hunter2'}",
+        "ntfy: {topic: x, password: 'it' hunter2}",
+        'ntfy: {topic: x, password: "it\n  is hunter2"}',
+        "  - {name: shop, password:\n      hunter2}",
     ],
 )
 def test_a_secret_typed_into_a_managed_file_does_not_travel_in_the_diff(line: str):
