@@ -22,7 +22,7 @@ import structlog
 from reconciler.core import changes, dangers, excerpts, issue, plan, weigh
 from reconciler.core.build import Build, BuildCache, build
 from reconciler.core.changes import Changes
-from reconciler.core.issue import Issued
+from reconciler.ledger import Ledger
 from reconciler.outcome import EVENTS, Outcome, Result, first_error, revision_status, source_conditions
 from reconciler.rhythm import LONGEST_RETRY_SECONDS, Rhythm
 from schema.errors import DirectorError, InvalidSource, Severity, TerminalError, TransientError
@@ -31,9 +31,9 @@ from schema.status import Hold, SourceStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from datetime import datetime
 
     from reconciler.clock import Clock
+    from reconciler.core.issue import Issued
     from reconciler.loop_ports import Gateway, Records, SourcePort
     from reconciler.source import Commit
     from schema.envelope import DirectorIdentity
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _SHORTEST_REVISION = 7
-_FARTHEST_MILLISECONDS = 366 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,8 @@ class _Pass:
     head: str = ""
     build: Build | None = None
     commit: Commit | None = None
+    touched: list[str] = field(default_factory=list)
+    """The clients about which something differs from what is published."""
     changes: Changes = field(default_factory=Changes)
     was_published: bool = False
     """Whether the head was the published revision before: what it changed is known."""
@@ -102,16 +103,16 @@ class Reconciler:
         self._source = source
         self._records = records
         self._gateway = gateway
-        self._identity = identity
         self._schema = borgmatic_schema
         self._clock = clock
         self._settings = settings
         self._status = remembered
-        self._issued = dict(issued)
+        self._ledger = Ledger(issued, identity=identity, audience=gateway.audience, validity=settings.validity)
         self._acknowledged = set(acknowledged)
         self._stored = stored
         self._cache = BuildCache()
         self._published: Build | None = None
+        self._approved: Mapping[str, str] | None = None
         self._judged: tuple[str, Result] | None = None
         self._judge_anew = False
         self._has_passed = False
@@ -180,11 +181,9 @@ class Reconciler:
 
         So it is after the store was lost or restored. A generation from the far future is nobody's we issued.
         """
-        now = self._clock.now()
-        if generation > int(now.timestamp() * 1000) + _FARTHEST_MILLISECONDS:
+        if not self._ledger.ahead(client, generation, now=self._clock.now()):
             _log.warning("reconcile.generation-refused", client=client, generation=generation)
             return
-        self._issued[client] = Issued(client, "", generation, "", "", now, now)
         self.trigger()
 
     def suspend(self, *, suspended: bool) -> None:
@@ -256,13 +255,11 @@ class Reconciler:
         this.build = await asyncio.to_thread(self._build, this.head)
         this.build.require_ok()
         this.was_published = this.head == self._status.revision
-        if self._published is not None or not self._status.revision:  # else what was published is not known any more
-            former = {} if self._published is None else self._published.contents
-            this.changes = await asyncio.to_thread(changes.between, former, this.build.contents)
-        await asyncio.to_thread(self._weigh, this.head, this.build, acknowledged)
+        await asyncio.to_thread(self._compare, this, this.build)
+        await asyncio.to_thread(self._weigh, this, this.build, acknowledged)
         if self.status.suspended:  # meanwhile
             return self._suspended()
-        return await self._publish(this.head, this.build)
+        return await self._publish(this, this.build)
 
     def _suspended(self) -> Result:
         return Result(
@@ -312,15 +309,23 @@ class Reconciler:
         contents = {file.path: file.data for file in files.files}
         return replace(built, problems=excerpts.add_excerpts((*files.problems, *built.problems), contents))
 
-    def _weigh(self, head: str, built: Build, acknowledged: frozenset[str]) -> None:
+    def _compare(self, this: _Pass, built: Build) -> None:
+        """Find what differs from what is published; it is the measure of all that follows."""
+        before = self._published
+        this.touched = list(built.contents) if before is None else changes.touched(before, built)
+        if before is not None or not self._status.revision:  # else what was published is not known any more
+            this.changes = changes.between(before, built, names=this.touched)
+
+    def _weigh(self, this: _Pass, built: Build, acknowledged: frozenset[str]) -> None:
+        head = this.head
         if self._published is None or head in self._acknowledged:
             return
         share = self._settings.mass_change
-        found = weigh.weigh(weigh.shape(self._published), weigh.shape(built), revision=head, share=share)
+        found = weigh.weigh(self._published, built, revision=head, share=share, names=this.touched)
         if found is not None and not acknowledged & {weigh.CODE, "all"}:
             raise _Held(self._hold(head, "MassChangeHeld", found.message))
         if self._settings.hold_dangers:
-            found_dangers = plan.unacknowledged(dangers.find(self._published, built), acknowledged)
+            found_dangers = plan.unacknowledged(dangers.find(self._published, built, names=this.touched), acknowledged)
             if found_dangers:
                 codes = ", ".join(sorted({danger.code for danger in found_dangers}))
                 raise _Held(self._hold(head, "DangerHeld", f"revision {head[:12]} could destroy data: {codes}"))
@@ -332,12 +337,20 @@ class Reconciler:
         since = before.since if before and before.revision == head and before.reason == reason else self._clock.now()
         return Hold(revision=head, reason=reason, message=message, since=since)
 
-    async def _publish(self, head: str, built: Build) -> Result:
-        before, now = self._published, self._clock.now()
-        self._gateway.set_source_clients(_keys(built))
-        issued = self._issue(built, head, now)
+    async def _publish(self, this: _Pass, built: Build) -> Result:
+        head, before, now = this.head, self._published, self._clock.now()
+        if self._approved is not built.keys:
+            self._gateway.set_source_clients(built.keys)
+            self._approved = built.keys
+        # Those whom the revision changes come first: looking through all the others costs what all of them cost.
+        issued = self._ledger.due(built, revision=head, now=now, names=this.touched)
         change = await asyncio.to_thread(
-            issue.rows, before, built, stored_clients=self._stored[0], stored_backups=self._stored[1]
+            issue.rows,
+            before,
+            built,
+            names=this.touched,
+            stored_clients=self._stored[0],
+            stored_backups=self._stored[1],
         )
         await self._records.publish(
             clients=change.clients,
@@ -350,12 +363,13 @@ class Reconciler:
             at=now,
         )
         self._published = built
-        self._remember(issued)
+        self._ledger.enter(issued)
         await self._gateway.publish(issued)
         unchanged = head == self._status.revision
         self._status = self._status.model_copy(
             update={"revision": head, "published": self._status.published if unchanged else now}
         )
+        issued += await self._issue_again(built, head)
         warnings = tuple(problem for problem in built.problems if problem.severity is Severity.WARNING)
         return Result(
             "unchanged" if unchanged and not issued else "published",
@@ -367,34 +381,23 @@ class Reconciler:
         )
 
     async def _renew(self, judged: Result) -> Result:
-        """Issue again to clients whose key was approved or replaced since, or whose desired state grows old."""
         if self._published is None or not self._status.revision:
             return judged
+        issued = await self._issue_again(self._published, self._status.revision)
+        changed = tuple(one.client for one in issued)
+        return replace(judged, outcome="unchanged" if judged.ok else judged.outcome, changed=changed)
+
+    async def _issue_again(self, built: Build, revision: str) -> list[Issued]:
+        """Issue again to clients whose key was approved or replaced since, or whose desired state grows old."""
         now = self._clock.now()
-        issued = self._issue(self._published, self._status.revision, now)
+        issued = self._ledger.due(built, revision=revision, now=now)
         if issued:
             await self._records.publish(
                 clients=(), backups=(), issued=issued, removed_clients=(), removed_backups=(), at=now
             )
-            self._remember(issued)
+            self._ledger.enter(issued)
             await self._gateway.publish(issued)
-        changed = tuple(one.client for one in issued)
-        return replace(judged, outcome="unchanged" if judged.ok else judged.outcome, changed=changed)
-
-    def _issue(self, built: Build, revision: str, now: datetime) -> list[Issued]:
-        return issue.issue(
-            built,
-            revision=revision,
-            before=self._issued,
-            audience=self._gateway.audience,
-            identity=self._identity,
-            now=now,
-            validity=timedelta(seconds=self._settings.validity),
-        )
-
-    def _remember(self, issued: Iterable[Issued]) -> None:
-        for one in issued:
-            self._issued[one.client] = one.without_bulk()
+        return issued
 
     # --- The one summary ----------------------------------------------------------------------------------------------
 
@@ -447,11 +450,3 @@ class Reconciler:
             _log.error("reconcile.cannot-record", problem=error.message, hint=error.hint)
         except Exception:  # noqa: BLE001 - the loop outlives every fault, and says so
             _log.exception("reconcile.fault")
-
-
-def _keys(built: Build) -> dict[str, str]:
-    return {
-        name: located.resource.spec.public_key
-        for name, located in built.catalogue.all(Client).items()
-        if located.resource.spec.public_key is not None
-    }

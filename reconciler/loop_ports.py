@@ -76,5 +76,5 @@ class Gateway(Protocol):
     def set_source_clients(self, keys: Mapping[str, str]) -> None:
         """Approve the keys that stand in the published revision; revoke those that no longer do."""
 
-    async def publish(self, clients: Iterable[str]) -> None:
-        """Tell connected clients that there is something newer."""
+    async def publish(self, issued: Iterable[Issued]) -> None:
+        """Send connected clients what is newest, once it is kept."""

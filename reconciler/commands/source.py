@@ -404,7 +404,7 @@ def pre_receive_hook() -> None:
         acknowledged = planning.acknowledgements(commit.message for commit in commits)
         told = [*planning.lines(planning.plan(before, after), acknowledged=acknowledged)]
         revision = commits[0].revision if commits else "REVISION"
-        hold = weigh.weigh(weigh.shape(before), weigh.shape(after), revision=revision)
+        hold = weigh.weigh(before, after, revision=revision)
         if hold is not None and not acknowledged & {
             weigh.CODE,
             "all",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
 
 from schema.errors import Problem, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
 
     from schema.resources import Resource
 
@@ -73,3 +74,19 @@ class Catalogue:
     def get(self, kind: type[K], name: str) -> Located[K] | None:
         """Return the resource of ``kind`` called ``name``, or None."""
         return self.all(kind).get(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The names of the resources that came, went, changed or moved, by kind."""
+
+    kinds: Mapping[str, AbstractSet[str]]
+
+    def names(self, kind: type[Resource]) -> AbstractSet[str]:
+        """Return the names of ``kind``."""
+        return self.kinds.get(kind.__name__, frozenset())
+
+    @classmethod
+    def everything(cls, catalogue: Catalogue) -> Self:
+        """Return that all of ``catalogue`` came: there was nothing before."""
+        return cls({kind: named.keys() for kind, named in catalogue.kinds.items()})

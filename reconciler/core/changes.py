@@ -13,6 +13,7 @@ from schema.status import MAX_CHANGED_CLIENTS, MAX_NAMED_BACKUPS, ClientChange
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from reconciler.core.build import Build
     from schema.desired import Content, Job, ManagedFile
 
 _MAX_LINES: Final = 12
@@ -49,12 +50,25 @@ class _Tally:
             yield f"and {len(ordered) - _MAX_LINES} more"
 
 
-def between(before: Mapping[str, Content], after: Mapping[str, Content]) -> Changes:
-    """Return what changes from one revision's contents to the next one's. Equal contents may be equal objects."""
+def touched(before: Build, after: Build) -> list[str]:
+    """Return the clients about which anything may differ, by name; of two builds of one cache these are few.
+
+    One look at each client, by identity: what is asked of these names alone costs what they cost.
+    """
+    former, latter = before.rendered, after.rendered
+    names = [name for name, rendered in latter.items() if former.get(name) is not rendered]
+    return sorted((*names, *(former.keys() - latter.keys())))
+
+
+def between(before: Build | None, after: Build, *, names: Iterable[str] | None = None) -> Changes:
+    """Return what changes from one revision to the next one. ``names`` are the clients that were ``touched``."""
     kept: list[ClientChange] = []
     tally = _Tally()
-    for name in sorted(before.keys() | after.keys()):
-        former, latter = before.get(name), after.get(name)
+    contents: Mapping[str, Content] = before.contents if before is not None else {}
+    if names is None:
+        names = touched(before, after) if before is not None else sorted(after.contents)
+    for name in names:
+        former, latter = contents.get(name), after.contents.get(name)
         if former is latter or (change := _client_change(name, former, latter)) is None:
             continue
         tally.add(name, *_texts(change))

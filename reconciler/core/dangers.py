@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from reconciler.core import archives, render
+from reconciler.core.changes import touched
 from reconciler.core.expand import Origin
 from schema.resources import Client
 from schema.scalars import format_duration
@@ -75,10 +76,15 @@ class Finding(NamedTuple):
     origin: Origin
 
 
-def find(before: Build, after: Build) -> Iterator[Danger]:
-    """Yield every danger of publishing ``after`` in the place of ``before``, by client and backup."""
+def find(before: Build, after: Build, *, names: Iterable[str] | None = None) -> Iterator[Danger]:
+    """Yield every danger of publishing ``after`` in the place of ``before``, by client and backup.
+
+    ``names`` are the clients that were ``changes.touched``.
+    """
     shared: dict[tuple[int, int], list[Finding]] = {}
-    for name in sorted(before.expansion.clients):
+    for name in touched(before, after) if names is None else names:
+        if name not in before.expansion.clients:
+            continue
         old = before.catalogue.all(Client)[name]
         new = after.catalogue.get(Client, name)
         if new is None:

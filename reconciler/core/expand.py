@@ -6,7 +6,8 @@ whole. The first layer that names a key fixes its place, so that the rendered fi
 changes a value.
 
 Nothing here depends on the client but the selection itself: one ``Effective`` is shared by all clients it is selected
-for. Dangling references are passed over, for ``validate`` reports them.
+for. Dangling references are passed over, for ``validate`` reports them. An ``Expander`` goes from one revision to the
+next; ``build`` tells it which backups to look at.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from reconciler.core.catalogue import Changed
+from reconciler.core.dependents import label_key
 from schema.resources import SECRET_REFERENCE, Backup, Client, Profile, Repository, Schedule, Secret, Selector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from pydantic import JsonValue
 
     from reconciler.core.catalogue import Catalogue, Located, Pointer
+    from reconciler.core.dependents import Key
     from schema.errors import Problem
     from schema.resources import Clients, Resource
 
@@ -69,6 +74,8 @@ class Effective:
     """Every Secret that the options or the repositories refer to."""
     complete: bool
     """Whether everything that the backup refers to was found; ``validate`` names what was not."""
+    needs: frozenset[Key] = field(repr=False)
+    """Whatever it refers to and selects by, there or not: when one of these changes, it is to be merged again."""
 
     @property
     def name(self) -> str:
@@ -95,7 +102,6 @@ class Expansion:
     catalogue: Catalogue = field(repr=False)
     backups: Mapping[str, Effective]
     clients: Mapping[str, tuple[Effective, ...]]
-    index: ClientIndex = field(repr=False)
 
     @property
     def pairs(self) -> int:
@@ -103,108 +109,108 @@ class Expansion:
         return sum(map(len, self.clients.values()))
 
 
-def expand(catalogue: Catalogue, *, before: Expansion | None = None) -> Expansion:
-    """Return which client runs which backups.
+def expand(catalogue: Catalogue) -> Expansion:
+    """Return which client runs which backups."""
+    return Expander().update(catalogue, Changed.everything(catalogue), backups=catalogue.all(Backup)).expansion
 
-    From ``before``, the former expansion, every unchanged part is handed on as the same object.
+
+class Expanded(NamedTuple):
+    """An expansion, and what in it is not as in the former one."""
+
+    expansion: Expansion
+    clients: AbstractSet[str]
+    """Clients that came, went or changed, or that run something else than before."""
+
+
+class Expander:
+    """Expands one revision after the other; of each it does what differs from the former.
+
+    Expansions that were handed out are never changed: what did not change is the same object in the next one.
     """
-    clients = catalogue.all(Client)
-    if before is None:
-        backups = {name: merge_backup(catalogue, backup) for name, backup in sorted(catalogue.all(Backup).items())}
-        index = ClientIndex(clients)
-        return Expansion(catalogue, backups, _select(backups, index, clients), index)
-    backups = _merge_changed(catalogue, before)
-    if _relabelled(before.catalogue.all(Client), clients):
-        index = ClientIndex(clients)
-        selected = _select(backups, index, clients)
-        former = before.clients
-        selected = {name: kept if (kept := former.get(name)) == found else found for name, found in selected.items()}
-        return Expansion(catalogue, backups, selected, index)
-    return Expansion(catalogue, backups, _select_changed(backups, before), before.index)
 
+    def __init__(self) -> None:
+        self.index = ClientIndex()
+        self._backups: dict[str, Effective] = {}
+        self._clients: dict[str, tuple[Effective, ...]] = {}
+        self._selected: dict[str, frozenset[str]] = {}
+        self._runs: dict[str, set[str]] = {}
 
-def _merge_changed(catalogue: Catalogue, before: Expansion) -> dict[str, Effective]:
-    """Return all backups merged, those of ``before`` where nothing they are made of has changed."""
-    backups = catalogue.all(Backup)
-    suspects = changed_names(before.catalogue.all(Backup), backups)
-    shared = (Profile, Repository, Schedule, Secret)
-    if any(changed_names(before.catalogue.all(kind), catalogue.all(kind)) for kind in shared):
-        suspects |= {name for name, effective in before.backups.items() if not _is_current(effective, catalogue)}
-    if not suspects:
-        return dict(before.backups)
-    merged = {name: effective for name, effective in before.backups.items() if name in backups}
-    merged.update((name, merge_backup(catalogue, backups[name])) for name in suspects if name in backups)
-    return merged if merged.keys() == before.backups.keys() else dict(sorted(merged.items()))
+    def update(self, catalogue: Catalogue, changed: Changed, *, backups: Iterable[str]) -> Expanded:
+        """Return the expansion of ``catalogue``.
 
+        ``backups`` are the names of those that changed, and of those that name or select something that did.
+        """
+        self.index.update(catalogue.all(Client), changed.names(Client))
+        touched = set(changed.names(Client))
+        merged = dict(self._backups) if backups else self._backups
+        for name in sorted(backups):
+            touched |= self._expand(name, catalogue, merged)
+        self._backups = merged
+        if touched:
+            self._clients = self._select(catalogue, touched)
+        return Expanded(Expansion(catalogue, merged, self._clients), touched)
 
-def _select(
-    backups: Mapping[str, Effective], index: ClientIndex, clients: Iterable[str]
-) -> Mapping[str, tuple[Effective, ...]]:
-    selected: dict[str, list[Effective]] = {name: [] for name in sorted(clients)}
-    for effective in backups.values():
-        for client in index.select(effective.backup.resource.spec.clients):
-            selected[client].append(effective)
-    return {name: tuple(found) for name, found in selected.items()}
+    def selected(self, backup: str) -> frozenset[str]:
+        """Return the clients that a backup selects."""
+        return self._selected.get(backup, frozenset())
 
+    def _expand(self, name: str, catalogue: Catalogue, merged: dict[str, Effective]) -> AbstractSet[str]:
+        """Merge one backup into ``merged`` and return the clients that are to notice."""
+        backup, former, was = catalogue.get(Backup, name), merged.get(name), self.selected(name)
+        if backup is None:
+            merged.pop(name, None)
+            now: frozenset[str] = frozenset()
+        else:
+            if former is None or not _is_current(former, catalogue):
+                merged[name] = merge_backup(catalogue, backup)
+            now = frozenset(self.index.select(backup.resource.spec.clients))
+        for client in was - now:
+            self._runs[client].discard(name)
+        for client in now - was:
+            self._runs.setdefault(client, set()).add(name)
+        self._selected[name] = now
+        if backup is None:
+            del self._selected[name]
+        return was ^ now if merged.get(name) is former else was | now
 
-def _select_changed(backups: Mapping[str, Effective], before: Expansion) -> Mapping[str, tuple[Effective, ...]]:
-    """Return the selection for the clients and labels of ``before``: only changed backups are looked at."""
-    names = {name for name, effective in backups.items() if before.backups.get(name) is not effective}
-    gone = before.backups.keys() - backups.keys()
-    added: dict[str, list[Effective]] = {}
-    for name in names | gone:
-        for side in (before.backups, backups):
-            if name in side:
-                for client in before.index.select(side[name].backup.resource.spec.clients):
-                    found = added.setdefault(client, [])
-                    found += [side[name]] if side is backups else []
-    selected = dict(before.clients)
-    for client, found in added.items():
-        kept = [effective for effective in selected[client] if effective.name not in names | gone]
-        selected[client] = tuple(sorted([*kept, *found], key=lambda effective: effective.name))
-    return selected
-
-
-def _relabelled(before: Mapping[str, Located[Client]], after: Mapping[str, Located[Client]]) -> bool:
-    """Whether selectors may select others than before: a client came, went, or has other labels."""
-    return before.keys() != after.keys() or any(
-        before[name].resource.metadata.labels != after[name].resource.metadata.labels
-        for name in changed_names(before, after)
-    )
-
-
-def changed_names(before: Mapping[str, Located[Resource]], after: Mapping[str, Located[Resource]]) -> set[str]:
-    """Return the names of resources that came, went, changed or moved."""
-    changed = {
-        name for name, located in after.items() if (former := before.get(name)) is None or not is_same(former, located)
-    }
-    return changed | (before.keys() - after.keys())
-
-
-def is_same(first: Located[Resource], second: Located[Resource]) -> bool:
-    """Whether both are one resource at one place. A parse cache hands the same resource on for the same blob."""
-    return first is second or (
-        first.path == second.path
-        and (
-            first.resource is second.resource or (first.digest == second.digest and first.positions == second.positions)
-        )
-    )
+    def _select(self, catalogue: Catalogue, touched: Iterable[str]) -> dict[str, tuple[Effective, ...]]:
+        clients, selected = catalogue.all(Client), dict(self._clients)
+        for name in sorted(touched):
+            if name not in clients:
+                selected.pop(name, None)
+                self._runs.pop(name, None)
+                continue
+            found = tuple(self._backups[backup] for backup in sorted(self._runs.get(name, ())))
+            if selected.get(name) != found:
+                selected[name] = found
+        return selected
 
 
 class ClientIndex:
     """Clients by label, so that ten thousand selectors need no ten thousand scans."""
 
-    def __init__(self, clients: Mapping[str, Located[Client]]) -> None:
-        self._names = clients.keys()
+    def __init__(self) -> None:
+        self._labels: dict[str, Mapping[str, str]] = {}
         self._by_label: dict[tuple[str, str], set[str]] = {}
-        for name, client in clients.items():
-            for label in client.resource.metadata.labels.items():
-                self._by_label.setdefault(label, set()).add(name)
+
+    def update(self, clients: Mapping[str, Located[Client]], changed: Iterable[str]) -> None:
+        """Take in the clients that came, went or changed."""
+        for name in changed:
+            for label in self._labels.pop(name, {}).items():
+                self._by_label[label].discard(name)
+            if name in clients:
+                labels = self._labels[name] = clients[name].resource.metadata.labels
+                for label in labels.items():
+                    self._by_label.setdefault(label, set()).add(name)
+
+    def labels(self, name: str) -> Mapping[str, str]:
+        """Return the labels of a client; none, when there is no such client."""
+        return self._labels.get(name, {})
 
     def select(self, clients: Clients) -> Iterable[str]:
         """Return the names of the clients selected; names of clients that do not exist are passed over."""
         if not isinstance(clients, Selector):
-            return dict.fromkeys(name for name in clients if name in self._names)
+            return dict.fromkeys(name for name in clients if name in self._labels)
         sets = sorted((self._by_label.get(label, set()) for label in clients.match_labels.items()), key=len)
         return set.intersection(*sets) if len(sets) > 1 else sets[0]
 
@@ -224,6 +230,13 @@ def merge_backup(catalogue: Catalogue, backup: Located[Backup]) -> Effective:
     schedule = None if spec.schedule is None else catalogue.get(Schedule, spec.schedule)
     names = {name for name, _ in (*secret_references(options), *repository_secrets(repositories))}
     secrets = {name: secret for name in sorted(names) if (secret := catalogue.get(Secret, name)) is not None}
+    selector = spec.clients
+    needs = {("Profile", name) for name in spec.profiles} | {("Repository", name) for name in spec.repositories}
+    needs |= {("Secret", name) for name in names} | ({("Schedule", spec.schedule)} if spec.schedule else set())
+    if isinstance(selector, Selector):
+        needs |= {label_key(key, value) for key, value in selector.match_labels.items()}
+    else:
+        needs |= {("Client", name) for name in selector}
     return Effective(
         backup=backup,
         layers=layers,
@@ -235,6 +248,7 @@ def merge_backup(catalogue: Catalogue, backup: Located[Backup]) -> Effective:
         and len(repositories) == len(set(spec.repositories))
         and (schedule is None) == (spec.schedule is None)
         and len(secrets) == len(names),
+        needs=frozenset(needs),
     )
 
 
@@ -336,5 +350,5 @@ def _is_current(effective: Effective, catalogue: Catalogue) -> bool:
 
 
 def _same(located: Located[Resource], catalogue: Catalogue) -> bool:
-    current = catalogue.kinds[located.resource.kind].get(located.resource.metadata.name)
-    return current is not None and is_same(located, current)
+    # ``load`` hands the same object on for as long as nothing about it changes, its place included.
+    return catalogue.kinds[located.resource.kind].get(located.resource.metadata.name) is located

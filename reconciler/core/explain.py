@@ -58,7 +58,7 @@ class Known:
         """Return ``did you mean 'x'?``, or which names there are."""
         found = self._hints.get(name)
         if found is None and len(self._hints) < self._MAX_WORDS:
-            alike = (one for one in self.names if abs(len(one) - len(name)) <= 3 and _ends_alike(one, name))
+            alike = (one for one in sorted(self.names) if abs(len(one) - len(name)) <= 3 and _ends_alike(one, name))
             found = self._hints[name] = did_you_mean(name, list(islice(alike, self._MAX_CANDIDATES)))
         return found or self._all()
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from reconciler.core import origins
+from reconciler.core.changes import touched
 from schema.desired import PAYLOAD_TYPE, Content, DesiredState
 from schema.envelope import seal_envelope
 from schema.resources import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from datetime import datetime, timedelta
 
     from pydantic import JsonValue
@@ -101,17 +102,18 @@ def issue(
     identity: DirectorIdentity,
     now: datetime,
     validity: timedelta,
+    names: Iterable[str] | None = None,
 ) -> list[Issued]:
-    """Return new desired states for exactly those clients whose newest one no longer serves.
+    """Return new desired states for exactly those clients (of ``names``, or of all) whose newest one no longer serves.
 
     That is: other content, another audience, half of its validity gone, or none at all. A client without an approved
     key has no audience, and is passed over. ``audience`` maps a client's name to its approved public key.
     """
     milliseconds = int(now.timestamp() * 1000)
     found = []
-    for name, content in built.contents.items():
-        key = audience(name)
-        if key is None:
+    for name in built.contents if names is None else names:
+        content, key = built.contents.get(name), audience(name)
+        if content is None or key is None:
             continue
         last, digest = before.get(name), built.digests[name]
         if last is not None and last.digest == digest and last.audience == key and now < last.expires - validity / 2:
@@ -146,33 +148,28 @@ def rows(
     before: Build | None,
     after: Build,
     *,
+    names: Collection[str] | None = None,
     stored_clients: frozenset[str] = frozenset(),
     stored_backups: frozenset[tuple[str, str]] = frozenset(),
 ) -> Rows:
-    """Return the rows that changed, and the keys of those that went.
+    """Return the rows that changed, and the keys of those that went. ``names`` are the clients that were ``touched``.
 
     Without ``before`` (after a start) all rows changed, and what the store still holds beside them went.
     """
-    changed = [
-        name
-        for name, content in after.contents.items()
-        if before is None
-        or before.contents.get(name) is not content
-        or before.catalogue.get(Client, name) is not after.catalogue.get(Client, name)
-        or before.expansion.clients.get(name) is not after.expansion.clients.get(name)
-    ]
     if before is None:
+        names = after.contents
         pairs = {(name, job.backup) for name, content in after.contents.items() for job in content.jobs}
         gone_clients, gone_backups = sorted(stored_clients - after.contents.keys()), sorted(stored_backups - pairs)
     else:
-        gone_clients = sorted(before.contents.keys() - after.contents.keys())
+        names = touched(before, after) if names is None else names
+        gone_clients = [name for name in names if name in before.contents and name not in after.contents]
         gone_backups = [
             (name, job.backup)
-            for name, content in before.contents.items()
-            if after.contents.get(name) is not content
-            for job in content.jobs
-            if job.backup not in _jobs(after.contents.get(name))
+            for name in names
+            for job in _jobs(before.contents.get(name))
+            if job.backup not in {job.backup for job in _jobs(after.contents.get(name))}
         ]
+    changed = [name for name in names if name in after.contents]
     former = {name for _, name in stored_backups} if before is None else before.expansion.backups.keys()
     return Rows(
         clients=tuple(_client_row(after, name) for name in changed),
@@ -188,8 +185,8 @@ def rows(
     )
 
 
-def _jobs(content: Content | None) -> set[str]:
-    return {job.backup for job in content.jobs} if content is not None else set()
+def _jobs(content: Content | None) -> tuple[Job, ...]:
+    return content.jobs if content is not None else ()
 
 
 def _client_row(built: Build, name: str) -> ClientRow:

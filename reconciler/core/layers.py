@@ -1,7 +1,7 @@
 """One ``borgmatic:`` block by itself: what is wrong in it, and which secrets it refers to.
 
-Called by ``validate``. What is found has pointers and no file, so that a ``LayerCache`` can hand it on for as long as
-the resource is the same object, which a parse cache makes it while its blob does not change.
+Called by ``validate``. What is found has pointers and no file, so that ``Layers`` can hand it on for as long as the
+resource is the same object, which a parse cache makes it while its blob does not change.
 """
 
 from __future__ import annotations
@@ -45,29 +45,24 @@ class Layer:
     """Whether it lacks nothing that another layer would have to give."""
 
 
-class LayerCache:
-    """What was found in each block of the last validation, and the checker, which is made once for each schema."""
+class Layers:
+    """What was found in each block, for as long as its resource is the same object."""
 
-    def __init__(self) -> None:
-        self._schema: Mapping[str, Any] | None = None
-        self._checker: OptionChecker | None = None
-        self._former: dict[int, tuple[Profile | Backup, Layer]] = {}
-        self._current: dict[int, tuple[Profile | Backup, Layer]] = {}
+    def __init__(self, checker: OptionChecker) -> None:
+        self._checker = checker
+        self._known: dict[tuple[str, str], tuple[Profile | Backup, Layer]] = {}
 
-    def checker(self, schema: Mapping[str, Any]) -> OptionChecker:
-        """Return the checker for ``schema``, and begin a new validation: what it does not ask for is forgotten."""
-        if self._checker is None or self._schema is not schema:
-            self._schema, self._checker, self._current = schema, OptionChecker(schema), {}
-        self._former, self._current = self._current, {}
-        return self._checker
-
-    def layer(self, resource: Profile | Backup, checker: OptionChecker) -> Layer:
+    def layer(self, resource: Profile | Backup) -> Layer:
         """Return what there is to say of the resource's block."""
-        known = self._former.get(id(resource))
+        key = (resource.kind, resource.metadata.name)
+        known = self._known.get(key)
         if known is None or known[0] is not resource:
-            known = (resource, examine(resource, checker))
-        self._current[id(resource)] = known
+            known = self._known[key] = (resource, examine(resource, self._checker))
         return known[1]
+
+    def forget(self, kind: str, name: str) -> None:
+        """Forget a resource that is gone."""
+        self._known.pop((kind, name), None)
 
 
 def examine(resource: Profile | Backup, checker: OptionChecker) -> Layer:

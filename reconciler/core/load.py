@@ -1,7 +1,7 @@
 """From the files of a revision to its resources: every problem at once, at ``file:line:column``, in plain sentences.
 
-Called by the loop and by ``director validate`` with what ``source`` read. Pure. What a blob says is parsed and checked
-once and kept in a ``ParseCache``, so that a small commit costs little; ``validate`` then looks across the resources.
+Called by ``build`` with what ``source`` read. Pure. What a file says is parsed and checked once and kept in a
+``ParseCache``, which also tells which resources a commit changed; ``validate`` then looks across the resources.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from reconciler.core import explain, yaml_reader
-from reconciler.core.catalogue import Catalogue, Located, Pointer
+from reconciler.core.catalogue import Catalogue, Changed, Located, Pointer
 from schema.errors import Problem
 from schema.resources import API_VERSION, KINDS, Resource
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from reconciler.core.catalogue import SourceFile
+    from reconciler.core.yaml_document import Document
 
 MAX_PROBLEMS = 1_000
 """Of one revision. More are counted, not shown."""
@@ -37,6 +38,8 @@ class Loaded:
 
     catalogue: Catalogue
     problems: tuple[Problem, ...]
+    changed: Changed
+    """What differs from the former load with the same cache; everything, when there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,29 +59,120 @@ class _ParsedFile:
     problems: tuple[Problem, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _KnownFile:
+    """A file of the last load."""
+
+    file: SourceFile
+    parsed: _ParsedFile
+    located: tuple[Located[Resource], ...]
+
+
 class ParseCache:
-    """What each blob of the last load said. The ``SourceFile.data`` of such a blob is not looked at."""
+    """The last load: what each file said, and who has which name. A file with a known path and blob is not looked at.
+
+    Catalogues that were handed out are never changed: a new one shares the kinds in which nothing did.
+    """
 
     def __init__(self) -> None:
-        self._files: dict[str, _ParsedFile] = {}
+        self._files: dict[str, _KnownFile] = {}
+        self._kinds: dict[str, dict[str, Located[Resource]]] = {kind: {} for kind in KINDS}
+        self._rivals: dict[tuple[str, str], list[Located[Resource]]] = {}
+        """All resources with one kind and name, where there are several."""
+        self._problems: dict[str, tuple[Problem, ...]] = {}
+        """By path, of the files that have any."""
 
-    def __contains__(self, blob: str) -> bool:
-        return blob in self._files
+    def __contains__(self, path: str) -> bool:
+        return path in self._files
 
     def __len__(self) -> int:
         return len(self._files)
 
-    def parsed(self, file: SourceFile) -> _ParsedFile:
-        """Return what ``file`` says, parsing it when its blob is new."""
-        found = self._files.get(file.blob)
-        if found is None:
-            found = self._files[file.blob] = _parse(file.data)
-        return found
+    def load(self, files: Iterable[SourceFile]) -> Loaded:
+        """Return the catalogue of ``files``."""
+        given = {file.path: file for file in files}
+        known = self._files
+        fresh = [path for path, file in given.items() if (former := known.get(path)) is None or former.file is not file]
+        gone = (
+            known.keys() - given.keys() if len(known) != len(given) or any(path not in known for path in fresh) else ()
+        )
+        left = {known[path].file.blob: known[path].parsed for path in gone}
+        out: list[Located[Resource]] = [located for path in gone for located in known.pop(path).located]
+        into: list[Located[Resource]] = []
+        for path in gone:
+            self._problems.pop(path, None)
+        for path in sorted(fresh):
+            file, former = given[path], known.get(path)
+            if former is not None and former.file.blob == file.blob:
+                known[path] = _KnownFile(file, former.parsed, former.located)
+                continue
+            parsed = left.get(file.blob) or _parse(file.data)
+            located = _located(parsed, path, former)
+            known[path] = _KnownFile(file, parsed, located)
+            out += former.located if former is not None else ()
+            into += located
+            self._note(path, parsed)
+        changed = self._put(out, into)
+        problems = [problem for path in sorted(self._problems) for problem in self._problems[path]]
+        for rivals in self._rivals.values():
+            problems += [_second(located, rivals[0]) for located in rivals[1:]]
+        return Loaded(Catalogue(dict(self._kinds)), limited(problems), changed)
 
-    def keep(self, blobs: set[str]) -> None:
-        """Forget every other blob."""
-        if len(self._files) > len(blobs):
-            self._files = {blob: parsed for blob, parsed in self._files.items() if blob in blobs}
+    def _note(self, path: str, parsed: _ParsedFile) -> None:
+        self._problems.pop(path, None)
+        if parsed.problems:
+            self._problems[path] = tuple(problem.model_copy(update={"path": path}) for problem in parsed.problems)
+
+    def _put(self, out: list[Located[Resource]], into: list[Located[Resource]]) -> Changed:
+        """Replace resources and return whose names were touched. The first of a name, by its place, has it."""
+        kept = {id(located) for located in into}
+        leaving = {id(located) for located in out} - kept
+        arriving = {id(located) for located in out} & kept  # stands where it stood
+        names: dict[str, set[str]] = {}
+        joining: dict[tuple[str, str], list[Located[Resource]]] = {}
+        for located in out:
+            if id(located) in leaving:
+                joining.setdefault(_name(located), [])
+        for located in into:
+            if id(located) not in arriving:
+                joining.setdefault(_name(located), []).append(located)
+        for kind, name in joining:
+            names.setdefault(kind, set()).add(name)
+        for kind in names:
+            self._kinds[kind] = dict(self._kinds[kind])
+        for key, new in joining.items():
+            kind, name = key
+            present = self._rivals.pop(key, None)
+            if present is None:
+                present = [only] if (only := self._kinds[kind].get(name)) is not None else []
+            remaining = [located for located in present if id(located) not in leaving] + new
+            if not remaining:
+                self._kinds[kind].pop(name, None)
+                continue
+            remaining.sort(key=_place)
+            self._kinds[kind][name] = remaining[0]
+            if len(remaining) > 1:
+                self._rivals[key] = remaining
+        return Changed(names)
+
+
+def _name(located: Located[Resource]) -> tuple[str, str]:
+    return located.resource.kind, located.resource.metadata.name
+
+
+def _place(located: Located[Resource]) -> tuple[str, tuple[int, int]]:
+    return located.path, located.position()
+
+
+def _located(parsed: _ParsedFile, path: str, former: _KnownFile | None) -> tuple[Located[Resource], ...]:
+    """Return the resources of a file; one that stands there as it stood is the same object."""
+    before = {each.digest: each for each in former.located} if former is not None else {}
+    return tuple(
+        same
+        if (same := before.get(one.digest)) is not None and same.positions == one.positions
+        else Located(one.resource, path, one.positions, one.digest)
+        for one in parsed.resources
+    )
 
 
 def is_resource_path(path: str) -> bool:
@@ -88,23 +182,7 @@ def is_resource_path(path: str) -> bool:
 
 def load(files: Iterable[SourceFile], *, cache: ParseCache | None = None) -> Loaded:
     """Return the catalogue of ``files`` and all problems, in the order of paths. Never raises on bad input."""
-    cache = ParseCache() if cache is None else cache
-    kinds: dict[str, dict[str, Located[Resource]]] = {kind: {} for kind in KINDS}
-    problems: list[Problem] = []
-    blobs: set[str] = set()
-    for file in sorted(files, key=attrgetter("path")):
-        blobs.add(file.blob)
-        parsed = cache.parsed(file)
-        if parsed.problems:
-            problems += [problem.model_copy(update={"path": file.path}) for problem in parsed.problems]
-        for one in parsed.resources:
-            resource = one.resource
-            located = Located(resource, file.path, one.positions, one.digest)
-            former = kinds[resource.kind].setdefault(resource.metadata.name, located)
-            if former is not located:
-                problems.append(_second(located, former))
-    cache.keep(blobs)
-    return Loaded(Catalogue(kinds), limited(problems))
+    return (ParseCache() if cache is None else cache).load(files)
 
 
 def limited(problems: Iterable[Problem]) -> tuple[Problem, ...]:
@@ -158,7 +236,7 @@ def _digest(content: Any) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
 
 
-def _kind(document: yaml_reader.Document) -> tuple[type[Resource] | None, Problem | None]:
+def _kind(document: Document) -> tuple[type[Resource] | None, Problem | None]:
     """Return the model of the document's kind, or what is wrong with its apiVersion and kind."""
     content = document.content
     if not isinstance(content, dict):
@@ -217,7 +295,7 @@ _NOT_A_RESOURCE = (
 )
 
 
-def _at(document: yaml_reader.Document, pointer: Pointer, message: str, *, code: str, hint: str) -> Problem:
+def _at(document: Document, pointer: Pointer, message: str, *, code: str, hint: str) -> Problem:
     while pointer and pointer not in document.positions:
         pointer = pointer[:-1]
     line, column = document.positions.get(pointer, (1, 1))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from reconciler.core import explain
-from reconciler.core.expand import ClientIndex
 from schema.errors import Severity
 from schema.resources import KINDS, Client, Profile, Repository, Schedule, Selector
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from reconciler.core.catalogue import Catalogue, Located, Pointer
+    from reconciler.core.expand import ClientIndex
     from schema.errors import Problem
     from schema.resources import Backup, Clients, Resource, Secret
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class Names:
     """Everything that can be referred to, of one catalogue."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, clients: ClientIndex) -> None:
         self.catalogue = catalogue
-        self.clients = ClientIndex(catalogue.all(Client))
+        self.clients = clients
         self._known = {name: explain.Known(name, catalogue.all(kind).keys()) for name, kind in KINDS.items()}
 
     def known(self, kind: type[Resource]) -> explain.Known:

@@ -1,136 +1,142 @@
 """References to secrets: each must lead to one value, and that value must be sealed to every client that needs it.
 
-Called by ``validate``.
+Called by ``validate``: ``uses`` for one resource, ``missing`` for one backup, ``unsealed`` for all that is missing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.core import explain, references
+from reconciler.core.layers import Reference
 from schema.errors import Severity
-from schema.resources import Backup, Client, Repository, Secret
+from schema.resources import Client, Repository, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from reconciler.core.catalogue import Located, Pointer
-    from reconciler.core.layers import Reference
+    from reconciler.core.catalogue import Catalogue, Located, Pointer
     from reconciler.core.references import Names
     from schema.errors import Problem
-    from schema.resources import FileFrom, Profile, Resource, SealedValue, ValueFrom
+    from schema.resources import FileFrom, SealedValue, ValueFrom
 
 _SHOWN_CLIENTS = 5
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Use:
+class Use(NamedTuple):
     """One place that refers to a value of a Secret, the key resolved."""
 
-    located: Located[Resource]
+    kind: str
+    name: str
+    """Of the resource that refers to it."""
     pointer: Pointer
     secret: str
     key: str
 
 
-class Uses:
-    """Every reference to a secret: fill it with ``add``, then ask for ``problems`` and ``unsealed``."""
+class Uses(NamedTuple):
+    """What one resource refers to, and what is wrong with how it does."""
 
-    def __init__(self, names: Names) -> None:
-        self._names = names
-        self._secrets = names.catalogue.all(Secret)
-        self._by_resource: dict[tuple[str, str], list[Use]] = {}
-        self.problems: list[Problem] = []
-        for repository in names.catalogue.all(Repository).values():
-            for pointer, source in _sources(repository):
-                if source is not None and source.secret is not None:
-                    part = "key" if source.key is not None else "secret"
-                    self._add(repository, (*pointer, part), source.secret, source.key)
+    found: tuple[Use, ...]
+    problems: tuple[Problem, ...]
 
-    def add(self, located: Located[Profile] | Located[Backup], written: Iterable[Reference]) -> None:
-        """Take in what the block of ``located`` refers to."""
-        for pointer, secret, key in written:
-            self._add(located, pointer, secret, key)
 
-    def unsealed(self) -> Iterator[Problem]:
-        """Yield an error for each reference that a client must follow and cannot, because nothing is sealed to it."""
-        missing: dict[Use, dict[str, str]] = {}
-        for backup in self._names.catalogue.all(Backup).values():
-            uses = list(self._of_backup(backup.resource))
-            if not uses:
-                continue
-            clients = list(self._names.clients.select(backup.resource.spec.clients))
-            for use in uses:
-                sealed = self._value(use).clients
-                for client in clients:
-                    if client not in sealed:
-                        missing.setdefault(use, {}).setdefault(client, backup.resource.name)
-        for use, needed_by in missing.items():
-            yield from self._unsealed(use, needed_by)
+class Missing(NamedTuple):
+    """A client that must follow a reference and cannot, because nothing is sealed to it."""
 
-    def _add(self, located: Located[Any], pointer: Pointer, secret: str, written: str | None) -> None:
-        key = self._key(located, pointer, secret, written)
-        if key is not None:
-            owner = (located.resource.kind, located.resource.name)
-            self._by_resource.setdefault(owner, []).append(Use(located, pointer, secret, key))
+    use: Use
+    client: str
 
-    def _key(self, located: Located[Any], pointer: Pointer, name: str, key: str | None) -> str | None:
-        """Return the key that is meant, or None after noting why there is no such value."""
-        secret = self._secrets.get(name)
-        if secret is None:
-            self.problems.append(references.dangling(located, pointer, name, self._names.known(Secret)))
-            return None
-        values = secret.resource.spec.values
-        if key is not None and key in values:
-            return key
-        if key is None and len(values) == 1:
-            return next(iter(values))
-        if key is not None:
-            message = f"secret '{name}' has no value '{key}'"
-            hint = explain.did_you_mean(key, values) or f"make it with `director seal . {name} {key}`"
-        elif values:
-            message = f"secret '{name}' holds several values: say which"
-            hint = f"add the key: one of {explain.listed(values)}"
+
+def uses(located: Located[Any], written: Iterable[Reference], names: Names) -> Uses:
+    """Return where the references of one resource lead."""
+    found: list[Use] = []
+    problems: list[Problem] = []
+    kind, name = located.resource.kind, located.resource.name
+    for pointer, secret, key in written:
+        resolved = _resolve(located, pointer, secret, key, names=names)
+        if isinstance(resolved, str):
+            found.append(Use(kind, name, pointer, secret, resolved))
         else:
-            message = f"secret '{name}' holds no value yet"
-            hint = f"make one with `director seal . {name} KEY`"
-        self.problems.append(located.problem(pointer, message, code="unknown-secret-key", hint=hint))
-        return None
+            problems.append(resolved)
+    return Uses(tuple(found), tuple(problems))
 
-    def _of_backup(self, backup: Backup) -> Iterator[Use]:
-        yield from self._by_resource.get(("Backup", backup.name), ())
-        for kind, names in (("Repository", backup.spec.repositories), ("Profile", backup.spec.profiles)):
-            for name in dict.fromkeys(names):
-                yield from self._by_resource.get((kind, name), ())
 
-    def _value(self, use: Use) -> SealedValue:
-        return self._secrets[use.secret].resource.spec.values[use.key]
+def of_repository(repository: Located[Repository]) -> Iterator[Reference]:
+    """Yield the references of a Repository."""
+    for pointer, source in _sources(repository):
+        if source is not None and source.secret is not None:
+            part = "key" if source.key is not None else "secret"
+            yield Reference((*pointer, part), source.secret, source.key)
 
-    def _unsealed(self, use: Use, needed_by: Mapping[str, str]) -> Iterator[Problem]:
-        clients = self._names.catalogue.all(Client)
-        keyless = sorted(name for name in needed_by if clients[name].resource.spec.public_key is None)
-        sealable = sorted(needed_by.keys() - set(keyless))
-        what = f"'{use.key}' of secret '{use.secret}'"
-        if sealable:
-            backup = needed_by[sealable[0]]
-            command = f"director seal . {use.secret} {use.key}"
-            if self._value(use).escrow:
-                command = f"director reseal . {use.secret} --escrow-key-file FILE"
-            yield use.located.problem(
-                use.pointer,
-                f"{what} is not sealed to {_clients(sealable)} (backup '{backup}' needs it there)",
-                code="secret-not-sealed",
-                hint=f"run `{command}` and commit the result",
-            )
-        if keyless:
-            yield use.located.problem(
-                use.pointer,
-                f"{what} cannot be sealed to {_clients(keyless)} yet: there is no publicKey in Git",
-                code="secret-not-sealed",
-                hint="put what `director-client fingerprint` prints into the Client's spec.publicKey, then seal",
-                severity=Severity.WARNING,
-            )
+
+def missing(found: Iterable[Use], clients: Iterable[str], catalogue: Catalogue) -> Iterator[Missing]:
+    """Yield each of ``clients`` to which a value that is used is not sealed."""
+    for use in found:
+        sealed = _value(use, catalogue).clients
+        yield from (Missing(use, client) for client in clients if client not in sealed)
+
+
+def unsealed(lacking: Mapping[str, Iterable[Missing]], catalogue: Catalogue) -> Iterator[Problem]:
+    """Yield an error for each reference that clients cannot follow. ``lacking`` is what each backup misses."""
+    needed_by: dict[Use, dict[str, str]] = {}
+    for backup in sorted(lacking):
+        for use, client in lacking[backup]:
+            needed_by.setdefault(use, {}).setdefault(client, backup)
+    for use, clients in needed_by.items():
+        yield from _unsealed(use, clients, catalogue)
+
+
+def _resolve(located: Located[Any], pointer: Pointer, name: str, key: str | None, *, names: Names) -> str | Problem:
+    """Return the key that is meant, or why there is no such value."""
+    secret = names.catalogue.get(Secret, name)
+    if secret is None:
+        return references.dangling(located, pointer, name, names.known(Secret))
+    values = secret.resource.spec.values
+    if key is not None and key in values:
+        return key
+    if key is None and len(values) == 1:
+        return next(iter(values))
+    if key is not None:
+        message = f"secret '{name}' has no value '{key}'"
+        hint = explain.did_you_mean(key, values) or f"make it with `director seal . {name} {key}`"
+    elif values:
+        message = f"secret '{name}' holds several values: say which"
+        hint = f"add the key: one of {explain.listed(values)}"
+    else:
+        message = f"secret '{name}' holds no value yet"
+        hint = f"make one with `director seal . {name} KEY`"
+    return located.problem(pointer, message, code="unknown-secret-key", hint=hint)
+
+
+def _value(use: Use, catalogue: Catalogue) -> SealedValue:
+    return catalogue.all(Secret)[use.secret].resource.spec.values[use.key]
+
+
+def _unsealed(use: Use, needed_by: Mapping[str, str], catalogue: Catalogue) -> Iterator[Problem]:
+    clients, located = catalogue.all(Client), catalogue.kinds[use.kind][use.name]
+    keyless = sorted(name for name in needed_by if clients[name].resource.spec.public_key is None)
+    sealable = sorted(needed_by.keys() - set(keyless))
+    what = f"'{use.key}' of secret '{use.secret}'"
+    if sealable:
+        backup = needed_by[sealable[0]]
+        command = f"director seal . {use.secret} {use.key}"
+        if _value(use, catalogue).escrow:
+            command = f"director reseal . {use.secret} --escrow-key-file FILE"
+        yield located.problem(
+            use.pointer,
+            f"{what} is not sealed to {_clients(sealable)} (backup '{backup}' needs it there)",
+            code="secret-not-sealed",
+            hint=f"run `{command}` and commit the result",
+        )
+    if keyless:
+        yield located.problem(
+            use.pointer,
+            f"{what} cannot be sealed to {_clients(keyless)} yet: there is no publicKey in Git",
+            code="secret-not-sealed",
+            hint="put what `director-client fingerprint` prints into the Client's spec.publicKey, then seal",
+            severity=Severity.WARNING,
+        )
 
 
 def _sources(repository: Located[Repository]) -> tuple[tuple[Pointer, ValueFrom | FileFrom | None], ...]:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from schema.resources import Client
+from reconciler.core.changes import touched
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
     from reconciler.core.build import Build
 
 REASON = "MassChangeHeld"
@@ -20,17 +22,6 @@ CODE = "mass-change"
 DEFAULT_SHARE = 0.2
 _FEW = 1
 """In a homelab of two machines, taking away one backup is a third of all and still an ordinary change."""
-
-
-class Shape(BaseModel):
-    """What is weighed of a revision: who runs what, under which key. Small, so that it can be kept."""
-
-    model_config = ConfigDict(frozen=True)
-
-    backups: dict[str, tuple[str, ...]]
-    """Client → names of its backups."""
-    keys: dict[str, str]
-    """Client → public key, for those that have one."""
 
 
 class Hold(BaseModel):
@@ -44,23 +35,23 @@ class Hold(BaseModel):
     hint: str
 
 
-def shape(build: Build) -> Shape:
-    """Return the shape of a build."""
-    clients = build.catalogue.all(Client)
-    return Shape.model_construct(
-        backups={name: tuple(each.name for each in backups) for name, backups in build.expansion.clients.items()},
-        keys={name: key for name, client in clients.items() if (key := client.resource.spec.public_key) is not None},
-    )
-
-
-def weigh(before: Shape | None, after: Shape, *, revision: str, share: float = DEFAULT_SHARE) -> Hold | None:
+def weigh(
+    before: Build | None,
+    after: Build,
+    *,
+    revision: str,
+    share: float = DEFAULT_SHARE,
+    names: Collection[str] | None = None,
+) -> Hold | None:
     """Return a hold when ``after`` lacks or replaces more than ``share`` of what ``before`` has, or has nothing left.
 
-    Without a former state there is nothing to compare with, and nothing is held.
+    Without a former state there is nothing to compare with, and nothing is held. ``names`` are the clients that were
+    ``changes.touched``.
     """
     if before is None:
         return None
-    message = _backups_gone(before, after, share) or _keys_changed(before, after, share)
+    names = touched(before, after) if names is None else names
+    message = _backups_gone(before, after, share, names) or _keys_changed(before, after, share, names)
     if message is None:
         return None
     hint = (
@@ -70,11 +61,11 @@ def weigh(before: Shape | None, after: Shape, *, revision: str, share: float = D
     return Hold(reason=REASON, message=message, hint=hint)
 
 
-def _backups_gone(before: Shape, after: Shape, share: float) -> str | None:
-    total = sum(map(len, before.backups.values()))
-    gone = sum(len(set(names).difference(after.backups.get(client, ()))) for client, names in before.backups.items())
-    if total and not any(after.backups.values()):
-        return f"all {total} backups of {len(before.backups)} clients would be gone"
+def _backups_gone(before: Build, after: Build, share: float, names: Iterable[str]) -> str | None:
+    total = before.counts.jobs
+    gone = sum(len(_runs(before, name) - _runs(after, name)) for name in names)
+    if total and not after.counts.jobs:
+        return f"all {total} backups of {len(before.expansion.clients)} clients would be gone"
     if _too_many(gone, total, share):
         return (
             f"{gone} of {total} backups ({gone / total:.0%}) would be gone, more than the {share:.0%} that pass unasked"
@@ -82,9 +73,13 @@ def _backups_gone(before: Shape, after: Shape, share: float) -> str | None:
     return None
 
 
-def _keys_changed(before: Shape, after: Shape, share: float) -> str | None:
+def _runs(build: Build, client: str) -> set[str]:
+    return {effective.name for effective in build.expansion.clients.get(client, ())}
+
+
+def _keys_changed(before: Build, after: Build, share: float, names: Iterable[str]) -> str | None:
     total = len(before.keys)
-    changed = sum(after.keys.get(client) != key for client, key in before.keys.items())
+    changed = sum(name in before.keys and after.keys.get(name) != before.keys[name] for name in names)
     if total > _FEW and not after.keys:
         return f"the public keys of all {total} clients would be gone"
     if _too_many(changed, total, share):

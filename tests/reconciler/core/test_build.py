@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,7 +10,17 @@ import pytest
 from reconciler.core import build
 from reconciler.core.catalogue import SourceFile
 from schema.errors import InvalidSource
-from tests.reconciler.core.written import BLOCK, backup, built, client, file, repository, resource, small
+from tests.reconciler.core.written import (
+    BLOCK,
+    BORGMATIC_SCHEMA,
+    backup,
+    built,
+    client,
+    file,
+    repository,
+    resource,
+    small,
+)
 
 SHARED = "/backup/all"
 
@@ -117,6 +128,34 @@ def test_a_problem_moves_with_its_line_although_everything_else_is_cached():
     (second,) = built(small(moved), cache=cache).problems
 
     assert (second.line, second.message) == (first.line + 2, first.message)
+
+
+def test_another_schema_is_not_answered_from_the_cache():
+    cache = build.BuildCache()
+    strict = {"type": "object", "additionalProperties": False, "properties": {"keep_daily": {"type": "integer"}}}
+
+    found = [
+        {problem.code for problem in build.build(small(), borgmatic_schema=schema, cache=cache).problems}
+        for schema in (BORGMATIC_SCHEMA, strict, BORGMATIC_SCHEMA)
+    ]
+
+    assert found == [set(), {"unknown-borgmatic-option"}, set()]
+
+
+def test_a_fault_in_the_middle_of_a_build_leaves_nothing_half_done_behind():
+    class Fault(Exception):
+        pass
+
+    def broken(sources: list[SourceFile]) -> Iterator[SourceFile]:
+        yield from sources
+        raise Fault
+
+    cache = build.BuildCache()
+    built(fleet(), cache=cache)
+    with pytest.raises(Fault):
+        build.build(broken(fleet(own_2={"umask": 1})), borgmatic_schema=BORGMATIC_SCHEMA, cache=cache)
+
+    assert built(fleet(), cache=cache).contents == built(fleet()).contents
 
 
 # --- Retention collisions ---

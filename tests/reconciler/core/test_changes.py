@@ -11,7 +11,7 @@ BEFORE = small(client("web-2"), backup("files", clients=["web-1", "web-2"]))
 
 
 def between(before: list[SourceFile], after: list[SourceFile]) -> changes.Changes:
-    return changes.between(built(before).contents, built(after).contents)
+    return changes.between(built(before), built(after))
 
 
 def changed_to(*more: SourceFile) -> changes.Changes:

@@ -114,13 +114,13 @@ def test_one_blob_at_two_paths_is_reported_with_the_path_of_each():
     assert [one.place for one in result.problems] == ["a.yaml:1:4", "b.yaml:1:4"]
 
 
-def test_blobs_that_are_no_longer_used_are_forgotten():
+def test_files_that_are_gone_are_forgotten():
     cache = load.ParseCache()
     load.load([written.client("web-1"), written.client("web-2")], cache=cache)
 
     load.load([written.client("web-2")], cache=cache)
 
-    assert (len(cache), written.client("web-2").blob in cache) == (1, True)
+    assert (len(cache), written.client("web-2").path in cache) == (1, True)
 
 
 # --- What is refused ------------------------------------------------------------------------------------------------

@@ -8,8 +8,6 @@ import pytest
 
 from reconciler.core import load
 from reconciler.core.catalogue import SourceFile
-from reconciler.core.layers import LayerCache
-from reconciler.core.validate import validate
 from schema.envelope import EscrowIdentity
 from schema.errors import Problem
 from tests.reconciler.core import written
@@ -20,7 +18,7 @@ SECRET_OF_NAS = {"mode": "repokey", "passphraseFrom": {"secret": "borg"}}
 
 def problems(*more: SourceFile) -> list[Problem]:
     """What is wrong with one client, one repository and one backup, and with what is given besides."""
-    return list(validate(written.catalogue(*written.small(*more)), borgmatic_schema=written.BORGMATIC_SCHEMA))
+    return list(written.Across().problems(written.small(*more)))
 
 
 def said(*more: SourceFile) -> list[tuple[str, str, str]]:
@@ -304,7 +302,7 @@ def test_a_reference_is_no_secret(password: str):
 
 
 def test_a_source_may_hold_nothing_at_all():
-    assert validate(load.load([]).catalogue, borgmatic_schema=written.BORGMATIC_SCHEMA) == ()
+    assert written.Across().problems([]) == ()
 
 
 def test_thousands_of_problems_are_counted_and_not_all_shown():
@@ -319,45 +317,22 @@ def test_thousands_of_problems_are_counted_and_not_all_shown():
 # --- The cache ------------------------------------------------------------------------------------------------------
 
 
-def test_with_a_cache_the_second_validation_says_the_same():
+def test_the_second_validation_says_the_same():
     sources = written.small(
         written.backup("files", borgmatic={"keep_dayly": 7, "ntfy": {"topic": "x", "password": "{secret db}"}})
     )
-    parsed, layers = load.ParseCache(), LayerCache()
+    across = written.Across()
 
-    first, second = (
-        validate(load.load(sources, cache=parsed).catalogue, borgmatic_schema=written.BORGMATIC_SCHEMA, cache=layers)
-        for _ in range(2)
-    )
+    first, second = (across.problems(sources) for _ in range(2))
 
     assert [one.code for one in first] == ["unknown-borgmatic-option", "dangling-reference"]
     assert second == first
 
 
-def test_a_cached_fault_moves_with_its_file():
-    parsed, layers = load.ParseCache(), LayerCache()
+def test_a_known_fault_moves_with_its_file():
+    across = written.Across()
     file = written.backup("files", borgmatic={"keep_dayly": 7})
 
-    places = [
-        validate(
-            load.load([SourceFile(path, file.blob, file.data)], cache=parsed).catalogue,
-            borgmatic_schema=written.BORGMATIC_SCHEMA,
-            cache=layers,
-        )[-1].path
-        for path in ("a.yaml", "b.yaml")
-    ]
+    places = [across.problems([SourceFile(path, file.blob, file.data)])[-1].path for path in ("a.yaml", "b.yaml")]
 
     assert places == ["a.yaml", "b.yaml"]
-
-
-def test_another_schema_is_not_answered_from_the_cache():
-    layers = LayerCache()
-    catalogue = written.catalogue(*written.small())
-    strict = {"type": "object", "additionalProperties": False, "properties": {"keep_daily": {"type": "integer"}}}
-
-    found = [
-        [one.code for one in validate(catalogue, borgmatic_schema=schema, cache=layers)]
-        for schema in (written.BORGMATIC_SCHEMA, strict)
-    ]
-
-    assert found == [[], ["unknown-borgmatic-option"]]

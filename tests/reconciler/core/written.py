@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -12,8 +12,12 @@ import yaml
 
 from reconciler.core import build, load
 from reconciler.core.catalogue import Catalogue, SourceFile
+from reconciler.core.expand import Expander
+from reconciler.core.references import Names
+from reconciler.core.validate import Validator
 from schema.envelope import ClientIdentity, ClientKey, seal_for_client
-from schema.resources import KINDS
+from schema.errors import Problem
+from schema.resources import KINDS, Backup
 
 KEEP = {"keep_daily": 7}
 BLOCK: dict[str, Any] = {"source_directories": ["/etc"], **KEEP}
@@ -84,3 +88,19 @@ def content_of(built: build.Build, client: str, path: str) -> dict[str, Any]:
     (text,) = (each.content for each in built.contents[client].files if each.path == path)
     options: dict[str, Any] = yaml.safe_load(text)
     return options
+
+
+class Across:
+    """What is wrong across the resources, and nothing else, from one source to the next: every backup is looked at."""
+
+    def __init__(self, schema: Mapping[str, Any] = BORGMATIC_SCHEMA) -> None:
+        self._parsed = load.ParseCache()
+        self._expander = Expander()
+        self._validator = Validator(schema)
+
+    def problems(self, sources: Iterable[SourceFile]) -> tuple[Problem, ...]:
+        loaded = self._parsed.load(sources)
+        names = {*loaded.catalogue.all(Backup), *loaded.changed.names(Backup)}
+        expansion = self._expander.update(loaded.catalogue, loaded.changed, backups=names).expansion
+        known = Names(loaded.catalogue, self._expander.index)
+        return self._validator.update(known, loaded.changed, backups=expansion.backups, dirty=names, by=self._expander)
