@@ -27,6 +27,11 @@ def place() -> Iterator[Path]:
         shutil.rmtree(path)
 
 
+def open_descriptors() -> int:
+    """Return how many descriptors this process has."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 def snapshot(store: Path) -> dict[str, bytes]:
     """Return a store's files as they are."""
     return {

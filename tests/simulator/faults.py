@@ -20,12 +20,13 @@ class Fault:
     happen: Callable[[], None]
 
 
-def draw(world: World, dice: Random, *, begin: float, end: float, count: int) -> list[Fault]:
-    """Return faults, in order of time."""
+def draw(world: World, dice: Random, *, begin: float, end: float, count: int, lasting: bool = True) -> list[Fault]:
+    """Return faults, in order of time; without those that ``last``, when many more are to come after them."""
+    known = [(maker, weight) for maker, weight in _MAKERS if lasting or maker not in _LASTING]
     found: list[Fault] = []
     for _ in range(count):
         at = dice.uniform(begin, end)
-        maker = dice.choices([one for one, _ in _MAKERS], [weight for _, weight in _MAKERS])[0]
+        maker = dice.choices([one for one, _ in known], [weight for _, weight in known])[0]
         found += maker(world, dice, at)
     return sorted(found, key=lambda fault: fault.at)
 
@@ -222,3 +223,5 @@ _MAKERS: tuple[tuple[Maker, int], ...] = (
     (_force, 2),
     (_git_away, 1),
 )
+_LASTING = frozenset({_twin, _lost_store, _jump})
+"""What excuses a client from being judged, from then on."""

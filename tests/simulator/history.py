@@ -62,6 +62,11 @@ class History:
             event.set()
         return revision
 
+    def forget(self) -> None:
+        """Let go of the oldest commits, as far as nobody can ask for them."""
+        kept = self.log(None, self.head, limit=30)
+        self._commits = {one.revision: self._commits[one.revision] for one in kept}
+
     # --- The director -------------------------------------------------------------------------------------------------
 
     async def fetch(self) -> str:
@@ -79,7 +84,7 @@ class History:
     def log(self, old: str | None, new: str, *, limit: int = 100) -> list[Commit]:
         found: list[Commit] = []
         revision = new
-        while revision and revision != old and len(found) < limit:
+        while revision in self._commits and revision != old and len(found) < limit:
             commit = self.commit(revision)
             found.append(commit)
             revision = commit.parents[0] if commit.parents else ""
@@ -89,7 +94,7 @@ class History:
         while revision:
             if revision == of:
                 return True
-            parents = self.commit(revision).parents
+            parents = self._commits[revision].commit.parents if revision in self._commits else ()
             revision = parents[0] if parents else ""
         return False
 

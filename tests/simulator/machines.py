@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,9 +18,9 @@ from client.settings import ClientSettings
 from reconciler import process as director_process
 from reconciler.listen import Address
 from reconciler.process import Director, Surroundings, directing
-from reconciler.settings import DirectorSettings, SourceTable
+from reconciler.settings import DirectorSettings, SourceTable, StoreTable
 from schema.errors import DirectorError
-from tests.simulator.borg import Borg, Execution
+from tests.simulator.borg import Borg
 from tests.simulator.history import History
 from tests.simulator.process import Process
 
@@ -68,6 +68,8 @@ class Service:
         self.slowness = 1.0
         self.between: Callable[[], None] | None = None
         """Done once while it is down: somebody restores a backup."""
+        self.faults: list[str] = []
+        """Tracebacks it ended with."""
         self._on_death = on_death
         self._changed = asyncio.Event()
 
@@ -98,20 +100,19 @@ class Service:
             while process.alive and not task.done():
                 await self._until_changed()
             if process.alive:
-                self._ended(task)
-                process.kill("it ended")
+                process.kill(self._how(task))
             await asyncio.sleep(self.random.uniform(0.5, 15.0))
 
     async def _until_changed(self) -> None:
         self._changed.clear()
         await self._changed.wait()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _how(self, task: asyncio.Task[None]) -> str:
+        """Return how it ended by itself; a traceback is a fault of ours."""
         error = task.exception()
-        if error is None or isinstance(error, DirectorError):
-            self.tell(self.name, f"ends: {error}" if error else "ends")
-            return
-        raise error
+        if error is not None and not isinstance(error, DirectorError):
+            self.faults.append(f"{self.name} ended with\n{''.join(traceback.format_exception(error))}")
+        return f"it ended: {error}" if error is not None else "it ended"
 
     def _died(self, process: Process, how: str) -> None:
         self._on_death(process, how)
@@ -162,13 +163,17 @@ class ClientMachine(Service):
 class DirectorMachine(Service):
     """The machine that directs."""
 
-    def __init__(self, *, history: History, schema: Mapping[str, Any], **common: Any) -> None:
+    def __init__(self, *, history: History, schema: Mapping[str, Any], keep_days: int, **common: Any) -> None:
         super().__init__("director", **common)
         self.history = history
         self._schema = schema
         self.director: Director | None = None
         self._stopping: asyncio.Event | None = None
-        self.settings = DirectorSettings(state_directory=self.folder, source=SourceTable(url="/simulated/git"))
+        self.settings = DirectorSettings(
+            state_directory=self.folder,
+            source=SourceTable(url="/simulated/git"),
+            store=StoreTable.model_validate({"keep": f"{keep_days}d"}),
+        )
 
     async def _live(self, process: Process) -> None:
         stopping = self._stopping = asyncio.Event()

@@ -60,8 +60,10 @@ class Excuses:
     intervals: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
     jumped: set[str] = field(default_factory=set)
     """Clients whose wall clock was wrong at some time: their due times are not judged."""
+    cloned: set[str] = field(default_factory=set)
+    """Clients that had a twin: what two send under one name is told apart from when the client sees it."""
     forgetful: set[str] = field(default_factory=set)
-    """Clients that died while their disk was full: what was in memory only is lost, the note that it was due as well."""
+    """Clients that died while their disk was full: what was in memory only is lost, also that something was due."""
 
     def cover(self, client: str, begin: float, end: float) -> bool:
         """Whether something of that time may be missing."""
@@ -116,6 +118,13 @@ class Oracle:
         """The store is an older one now: what it issued since is not in it, but was issued."""
         self._read_up_to = 0
         self._newest.clear()
+
+    def forget(self) -> None:
+        """Let go of what can never be of use again: states before the one that is applied."""
+        for name, told in self.told.items():
+            applied = self._applied.get(name, 0)
+            self.told[name] = {digest: one for digest, one in told.items() if one.generation >= applied}
+        self.excuses.intervals.clear()
 
     # --- What a client does -------------------------------------------------------------------------------------------
 
@@ -240,13 +249,13 @@ class Oracle:
     def _judge_events(self) -> None:
         said = Counter(self._rows("SELECT client, at, reason, message, detail FROM events WHERE actor LIKE 'client:%'"))
         for (client, at, reason, *_), count in said.items():
-            if count > 1:
+            if count > 1 and client not in self.excuses.cloned:
                 self.object(f"the event {reason} of {client} at {at} is stored {count} times")
 
     def _judge_due_times(self) -> None:
         due = Counter(self._rows("SELECT client, backup, due FROM runs WHERE due IS NOT NULL"))
         for (client, backup, moment), count in due.items():
-            if count > 1 and client not in self.excuses.jumped | self.excuses.forgetful:
+            if count > 1 and client not in self.excuses.jumped | self.excuses.forgetful | self.excuses.cloned:
                 self.object(f"{backup} on {client} ran {count} times for {moment}")
 
     def judge_schedule(self, name: str, jobs: Iterable[Job], *, since: datetime, until: datetime) -> None:

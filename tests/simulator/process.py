@@ -48,6 +48,7 @@ class Process:
         self._tasks: list[asyncio.Task[Any]] = []
         self._most_tasks = 64
         self._databases: list[sqlite3.Connection] = []
+        self._has_news = False
         self._locks: dict[int, tuple[int, int]] = {}
         self._written: str | None = None
         self._torn: tuple[Path, int, int] | None = None
@@ -58,9 +59,9 @@ class Process:
     # --- Living -------------------------------------------------------------------------------------------------------
 
     def owns(self, task: asyncio.Task[Any]) -> None:
-        """Remember a task of ours."""
+        """Remember a task of ours. The dead make some, too, while they are taken apart."""
         self._tasks.append(task)
-        if len(self._tasks) > self._most_tasks:
+        if self.alive and len(self._tasks) > self._most_tasks:
             self._tasks = [one for one in self._tasks if not one.done()]
             self._most_tasks = 64 + 2 * len(self._tasks)
 
@@ -89,6 +90,8 @@ class Process:
     def in_thread(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """Run the work of a thread. A kill may come right after it, before anybody hears of it."""
         self.transactions += 1
+        if self._has_news:
+            self.fill_disk(full=self.disk_is_full)
         if self.transactions != self.dies_at_transaction:
             return func(*args)
         before = {path: path.stat().st_size for path in sorted(self.folder.rglob("*.sqlite-wal"))}
@@ -132,14 +135,13 @@ class Process:
         self._locks[descriptor] = (status.st_dev, status.st_ino)
 
     def opened(self, database: sqlite3.Connection) -> None:
-        """Remember a database of ours."""
+        """Remember a database of ours. It is only being opened, and told of a full disk before its next work."""
         self._databases.append(database)
-        if self.disk_is_full:
-            _limit(database, full=True)
+        self._has_news = self.disk_is_full
 
     def fill_disk(self, *, full: bool) -> None:
         """From now on nothing new can be written, or it can again."""
-        self.disk_is_full = full
+        self.disk_is_full, self._has_news = full, False
         for database in self._databases:
             with contextlib.suppress(sqlite3.Error):
                 _limit(database, full=full)
@@ -161,7 +163,8 @@ class Process:
         for call in self._last_will:
             call()
         self._let_go_of_locks()
-        for task in self._tasks:
+        for task in self._tasks:  # which grows
+            task._log_traceback = False  # type: ignore[attr-defined]
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 if not self.context.run(_close, task.get_coro()):
@@ -205,7 +208,7 @@ def _close(coroutine: Any) -> bool:
     for _ in range(100):
         try:
             coroutine.close()
-        except BaseException:  # noqa: BLE001, S112 - it is dead, and objects
+        except BaseException:  # noqa: BLE001 - it is dead, and objects
             continue
         return True
     return False

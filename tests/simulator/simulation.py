@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from schema.desired import Content
 from tests.simulator import durable, faults, process
+from tests.simulator.durable import open_descriptors
 from tests.simulator.machines import DirectorMachine
 from tests.simulator.oracle import Violation
 from tests.simulator.timeline import telling
@@ -28,6 +28,8 @@ QUIET_SECONDS = 260.0
 DRAIN_SECONDS = 400.0
 MOST_TASKS = 60
 _TAIL = 80
+_OF_THE_DEAD = ("Unclosed", "Task was destroyed")
+"""What is said of what a kill has left, when it is collected."""
 
 
 @dataclass(slots=True)
@@ -52,11 +54,15 @@ class Outcome:
         """Return what went wrong, for a person."""
         said = "\n".join(f"  {one}" for one in self.violations[:20])
         tail = "\n".join(line[:400] for line in self.timeline[-lines:])
-        return f"seed {self.seed}: {len(self.violations)} violations\n{said}\n{tail}\nmake simulate SEEDS=1 SEED_START={self.seed}"
+        replay = f"make simulate SEEDS=1 SEED_START={self.seed}"
+        return f"seed {self.seed}: {len(self.violations)} violations\n{said}\n{tail}\n{replay}"
 
 
-def simulate(seed: int) -> Outcome:
-    """Live through one seed. The same seed is the same story, byte for byte."""
+def simulate(seed: int, story: Callable[[World], Awaitable[None]] | None = None, **changes: Any) -> Outcome:
+    """Live through one seed. The same seed is the same story, byte for byte.
+
+    Another ``story`` than the usual may be told; ``changes`` are the ``World``'s.
+    """
     process.watch()
     durable.empty_store()
     outcome = Outcome(seed)
@@ -65,11 +71,11 @@ def simulate(seed: int) -> Outcome:
         world: list[World] = []
 
         async def live() -> None:
-            world.append(World(seed, base=base, loop=loop))
+            world.append(World(seed, base=base, loop=loop, **changes))
             with telling(world[0].timeline, outcome.violations):
                 loop.set_exception_handler(lambda _, context: _note_exception(context, outcome.violations))
                 try:
-                    await Story(world[0]).tell()
+                    await (story or tell)(world[0])
                 finally:
                     world[0].end()
                     await asyncio.sleep(1.0)
@@ -117,16 +123,22 @@ def _note_exception(context: dict[str, Any], violations: list[str]) -> None:
     if owner is None or owner.alive:
         error = context.get("exception")
         message = str(context.get("message"))
-        if not isinstance(error, process.Killed) and not message.startswith("Unclosed"):  # of the dead
+        if not isinstance(error, process.Killed) and not message.startswith(_OF_THE_DEAD):
             violations.append(f"{context.get('message')}: {error!r}")
 
 
 def _fill_in(outcome: Outcome, world: World) -> None:
     outcome.violations += world.oracle.violations
+    outcome.violations += [fault for service in world.fleet.services() for fault in service.faults]
     outcome.timeline = world.timeline.lines
     outcome.steps, outcome.seconds = world.loop.steps, world.loop.time()
     outcome.executions, outcome.dials = len(world.executions), world.network.dials
     outcome.deaths = sum(" dies: " in line for line in world.timeline.lines)
+
+
+async def tell(world: World) -> None:
+    """The usual story."""
+    await Story(world).tell()
 
 
 class Story:
@@ -139,15 +151,17 @@ class Story:
     async def tell(self) -> None:
         """Begin, suffer, recover, and be judged."""
         world, dice = self._world, self._dice
-        world.people.begin()
-        world.push()
-        for service in world.fleet.services():
-            world.tasks.append(asyncio.create_task(service.supervise()))
+        world.begin()
         until = dice.uniform(120.0, 420.0)
         for fault in faults.draw(world, dice, begin=2.0, end=until, count=dice.randint(1, 7)):
-            await self._until(world.loop.began + fault.at)
+            await self.until(world.loop.began + fault.at)
             fault.happen()
         await asyncio.sleep(dice.uniform(0.0, 20.0))
+        await self.recover()
+
+    async def recover(self) -> None:
+        """Let all faults end, and judge what comes of it."""
+        world = self._world
         world.calm()
         await self._converge()
         await self._live_quietly()
@@ -157,7 +171,8 @@ class Story:
         if world.oracle.violations:
             raise Violation("at the end of it all")
 
-    async def _until(self, moment: float) -> None:
+    async def until(self, moment: float) -> None:
+        """Let time pass, and look around meanwhile."""
         while (left := moment - self._world.loop.time()) > 0:
             await asyncio.sleep(min(left, 10.0))
             self._look()
@@ -212,7 +227,7 @@ class Story:
         world = self._world
         await asyncio.sleep(30.0)  # what was late has begun
         since = world.fleet.director.clock.now()
-        await self._until(world.loop.time() + QUIET_SECONDS)
+        await self.until(world.loop.time() + QUIET_SECONDS)
         until = world.fleet.director.clock.now()
         await self._drain()
         for name in world.names:
@@ -261,6 +276,6 @@ class Story:
             bound = MOST_TASKS + (20 * len(world.names) if isinstance(service, DirectorMachine) else 0)
             if tasks > bound:
                 oracle.object(f"{service.name} has {tasks} tasks")
-        descriptors = len(os.listdir("/proc/self/fd"))
+        descriptors = open_descriptors()
         if descriptors > world.descriptors + 40:
             oracle.object(f"{descriptors} descriptors are open, and {world.descriptors} were")

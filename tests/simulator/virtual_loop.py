@@ -1,8 +1,8 @@
 """An event loop whose time is virtual: when nothing is ready, it moves to the next timer at once.
 
-Everything that a program would do elsewhere happens in its order, too: threads (``run_in_executor``) become timers, and
-connections go over ``network``. Each handle belongs to the simulated process in whose context it was made; one of a dead
-process is never run. That is kill -9, between any two awaits.
+What a program would do elsewhere happens in its order, too: threads (``run_in_executor``) become timers, connections go
+over ``network``. Each handle belongs to the simulated process in whose context it was made, and one of a dead process is
+never run: that is kill -9, between any two awaits.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def time(self) -> float:
         return self._virtual
+
+    @property
+    def timers(self) -> int:
+        """How many timers there are, cancelled ones among them."""
+        return len(self._scheduled)  # type: ignore[attr-defined]
 
     # --- Stepping -----------------------------------------------------------------------------------------------------
 

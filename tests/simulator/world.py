@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from contextvars import copy_context
 from functools import lru_cache
@@ -35,30 +34,37 @@ MEMORY_SECONDS = 60.0
 class World:
     """Everything of one seed."""
 
-    def __init__(self, seed: int, *, base: Path, loop: VirtualLoop) -> None:
+    def __init__(
+        self, seed: int, *, base: Path, loop: VirtualLoop, clients: int = 0, nightly: bool = False, keep_days: int = 400
+    ) -> None:
+        """``clients`` is how many there are, 0 for as many as the seed says; ``nightly`` backs up once a day."""
         self.seed = seed
         self.base = base
         self.loop = loop
         loop.began = loop.time()
-        self.descriptors = len(os.listdir("/proc/self/fd"))
+        self.descriptors = durable.open_descriptors()
         self.timeline = Timeline(loop)
         self.network = loop.wire = Network(loop, self.dice("network"))
         self.history = History(self.dice("git"))
         self._context = copy_context()
         self.executions: list[Execution] = []
+        self._number = 0
         self.tasks: list[asyncio.Task[None]] = []
         self.cloned: tuple[str, float] | None = None
         self.is_mistaken = False
         self._full: dict[str, tuple[float, float]] = {}
         self.store = base / "director" / "store.sqlite"
-        self.names = [f"web-{number}" for number in range(1, self.dice("size").choice((2, 2, 3, 4)) + 1)]
+        self.names = [f"web-{number}" for number in range(1, (clients or self.dice("size").choice((2, 2, 3, 4))) + 1)]
         self.identity = _director_identity(self.dice("director key"))
         self.oracle = Oracle(store=self.store, base=base, director=self.identity.public, names=tuple(self.names))
         identities = {name: _client_identity(self.dice(f"key of {name}")) for name in self.names}
         self.people = People(
-            random=self.dice("people"), base=str(base), keys={name: one.public.text for name, one in identities.items()}
+            random=self.dice("people"),
+            base=str(base),
+            keys={name: one.public.text for name, one in identities.items()},
+            nightly=nightly,
         )
-        self.fleet = Fleet(self._director())
+        self.fleet = Fleet(self._director(keep_days))
         for name, identity in identities.items():
             self.fleet.clients[name] = self._client(name, identity)
 
@@ -68,7 +74,7 @@ class World:
 
     # --- Making machines ----------------------------------------------------------------------------------------------
 
-    def _director(self) -> DirectorMachine:
+    def _director(self, keep_days: int) -> DirectorMachine:
         folder = self.base / "director"
         folder.mkdir(mode=0o700)
         shutil.copyfile(durable.empty_store(), folder / "store.sqlite")
@@ -78,6 +84,7 @@ class World:
         return DirectorMachine(
             history=self.history,
             schema=_schema(),
+            keep_days=keep_days,
             folder=folder,
             random=self.dice("director"),
             tell=self.timeline.tell,
@@ -103,9 +110,9 @@ class World:
             name=name,
             process=self._machine_process(name),
             random=self.dice(f"borg of {name}"),
-            now=lambda: machine.clock.now(),
+            now=lambda: machine.clock.now(),  # noqa: PLW0108 - it is made below
             executed=self.executed,
-            number=lambda: len(self.executions) + 1,
+            number=self._next_number,
         )
         machine = ClientMachine(
             name,
@@ -126,11 +133,22 @@ class World:
             )
         )
 
+    def begin(self) -> None:
+        """Push the first revision, and start everything."""
+        self.people.begin()
+        self.push()
+        for service in self.fleet.services():
+            self.tasks.append(asyncio.create_task(service.supervise()))
+
     # --- What happens -------------------------------------------------------------------------------------------------
 
     def tell(self, who: str, what: str) -> None:
         """Note what happened."""
         self.timeline.tell(who, what)
+
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
 
     def executed(self, execution: Execution) -> None:
         """Note that borgmatic began, and let the oracle judge it."""
@@ -196,6 +214,7 @@ class World:
             return
         self.tell(TWIN, f"is a clone of {name}")
         shutil.copytree(self.base / name, self.base / TWIN, ignore=shutil.ignore_patterns("*-shm"))
+        self.oracle.excuses.cloned.add(name)
         self.cloned = (name, self.loop.time())
         machine = self._machine(TWIN, as_name=name)
         self.fleet.clients[TWIN] = machine
@@ -241,7 +260,7 @@ class World:
             twin = self.fleet.clients.pop(TWIN)
             twin.hold_down(held=True)
             self.cut_power(twin)
-            self.oracle.excuses.intervals[name].append((begin, self.loop.time()))
+            self.oracle.excuses.intervals[name].append((begin, float("inf")))  # what shares a name is not told apart
         for service in self.fleet.services():
             self.network.set_weather(service.name, FAIR)
             service.hold_down(held=False)
@@ -267,6 +286,12 @@ class World:
             self.cut_power(service)
         for task in self.tasks:
             task.cancel()
+
+    def forget(self) -> None:
+        """Let go of what was judged, so that our own memory does not grow."""
+        self.executions = [one for one in self.executions if one.ended is None]
+        self.oracle.forget()
+        self.history.forget()
 
     def clear(self) -> None:
         """Let go of everything that knows everything else, so that it can be collected."""
