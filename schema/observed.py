@@ -291,20 +291,18 @@ Report = Annotated[
 
 
 # A person may have typed a secret into a managed file by hand: its value must not travel in a diff, however written.
-_HIDDEN_OPTION = (
-    # Misspelt ones too: whoever writes `pasword:` is shown that line as the fault it is.
-    r"[\"']?[\w-]*(?:pas{1,2}[wpc]\w*|pass|secret|token|api_key|access_key|ping_url|dsn_key|integration_key|"
-    r"ping_key|user|url|key)[\"']?"
+# Nothing here takes back a step, so that a line of a megabyte costs what its bytes do.
+_KEY = r"[\"']?(?P<name>[\w-]++)[\"']?\s*+:"
+_OPTION = re.compile(rf"(?P<head>[ +-]?\s*+(?:-\s++)*+)(?P<key>{_KEY})(?P<value>(?:\s.*)?)$")
+_OPTION_IN_FLOW = re.compile(rf"[{{,\[]\s*+{_KEY}\s*+")
+_VALUE_IN_FLOW = re.compile(r"(?:\"(?:[^\"\\]|\\.)*+\"?|'(?:[^']|'')*+'?)?[^,}\]]*+")
+_HIDDEN_END = re.compile(
+    r"(?:pass|secret|token|api_key|access_key|ping_url|dsn_key|integration_key|ping_key|user|url|key)$", re.IGNORECASE
 )
-_SECRET_OPTION = re.compile(
-    rf"^(?P<head>[ +-]?\s*(?:-\s+)*)(?P<key>{_HIDDEN_OPTION}\s*:)(?P<value>(?:\s.*)?)$", re.IGNORECASE
-)
-_SECRET_IN_FLOW = re.compile(
-    rf"(?P<head>[{{,\[]\s*{_HIDDEN_OPTION}\s*:\s*)"
-    r"(?P<value>(?!\{credential )(?:\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*')?[^,}\]]*)",
-    re.IGNORECASE,
-)
+# Misspelt ones too: whoever writes `pasword:` is shown that line as the fault it is.
+_HIDDEN_PASSWORD = re.compile(r"pas{1,2}[wpc]", re.IGNORECASE)
 _REFERENCE = re.compile(r"""\s*["']?\{credential [^{}]*\}["']?\s*""")
+_REFERENCE_IN_FLOW = re.compile(r"""["']?\{credential [^{}]*+\}["']?\s*+(?=[,}\]]|$)""")
 
 
 def hide_secret_values(text: str) -> str:
@@ -319,21 +317,42 @@ def hide_secret_values(text: str) -> str:
         if below >= 0 and (not line.strip() or indent > below):
             lines.append(f"{line[:indent]}(hidden)" if line.strip() else line)
             continue
-        match = _SECRET_OPTION.match(line)
+        match = _OPTION.match(line)
+        if match is not None and not _is_secret(match["name"]):
+            match = None
         below = len(match["head"]) if match else -1
         if match and match["value"].strip() and not _REFERENCE.fullmatch(match["value"]):
             lines.append(f"{match['head']}{match['key']} (hidden)")
             continue
-        if any(found.end() == len(line) for found in _SECRET_IN_FLOW.finditer(line)):
-            below = indent if match is None else min(below, indent)  # it goes on, inside {…}
-        lines.append(_SECRET_IN_FLOW.sub(_hidden_in_flow, line))
+        hidden, goes_on = _hide_in_flow(line)
+        if goes_on:
+            below = indent if match is None else min(below, indent)
+        lines.append(hidden)
     return "\n".join(lines)
 
 
-def _hidden_in_flow(match: re.Match[str]) -> str:
-    return (
-        match[0] if not match["value"].strip() or _REFERENCE.fullmatch(match["value"]) else f"{match['head']}(hidden)"
-    )
+def _is_secret(name: str) -> bool:
+    """Whether an option of that name may hold a secret."""
+    return _HIDDEN_END.search(name) is not None or _HIDDEN_PASSWORD.search(name.rpartition("-")[2]) is not None
+
+
+def _hide_in_flow(line: str) -> tuple[str, bool]:
+    """Return ``line`` without the secrets inside of ``{…}``, and whether the last of them may go on below it."""
+    pieces: list[str] = []
+    done = place = 0
+    goes_on = False
+    while (key := _OPTION_IN_FLOW.search(line, place)) is not None:
+        place = key.end()
+        if not _is_secret(key["name"]) or _REFERENCE_IN_FLOW.match(line, place):
+            continue
+        value = _VALUE_IN_FLOW.match(line, place)
+        assert value is not None  # noqa: S101 - for the type checker; the pattern matches nothing, too
+        place = value.end()
+        goes_on = place == len(line)
+        if value[0].strip():
+            pieces += [line[done : value.start()], "(hidden)"]
+            done = place
+    return "".join([*pieces, line[done:]]), goes_on
 
 
 def diff_files(desired: bytes, actual: bytes, *, name: str) -> str:
