@@ -5,7 +5,8 @@ Used by ``reconciler.gateway``; what is pulled is answered by ``reconciler.publi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Final
 
 from schema import wire
 from schema.errors import TrustError
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from schema.observed import Report
 
 
+AT_ONCE: Final = 256
+"""Sessions whose reports are on their way into the store: enough to fill its commits. More wait, unread."""
+
+
 class Hearing:
     """Hears the sessions of one gateway."""
 
@@ -30,6 +35,7 @@ class Hearing:
         self._metrics = metrics
         self._audit = audit
         self._publishing = publishing
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def hear(self, session: Session, message: wire.FromClient) -> None:
         """Do what one message asks for.
@@ -52,16 +58,17 @@ class Hearing:
 
     async def _take(self, session: Session, message: wire.Reports) -> None:
         """Store reports in order, and acknowledge them once they are committed."""
-        items = self._read(session, message)
-        started = self._clock.monotonic()
-        stored = await self._store.ingest(
-            client=session.name,
-            public_key=session.public_key,
-            epoch=message.epoch,
-            items=items,
-            through=message.items[-1].sequence,
-            received=self._clock.now(),
-        )
+        async with self._turns:
+            items = self._read(session, message)
+            started = self._clock.monotonic()
+            stored = await self._store.ingest(
+                client=session.name,
+                public_key=session.public_key,
+                epoch=message.epoch,
+                items=items,
+                through=message.items[-1].sequence,
+                received=self._clock.now(),
+            )
         self._metrics.ingest.observe(self._clock.monotonic() - started)
         for _, report in items:
             self._metrics.reports.labels(report.type).inc()

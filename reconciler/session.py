@@ -102,6 +102,15 @@ class Session:
         Raises:
             TrustError: what came is malformed, too large or out of order.
         """
+        frame = await self.receive_frame()
+        return None if frame is None else self.read(frame)
+
+    async def receive_frame(self) -> str | bytes | None:
+        """Return the next frame, unread; None when the connection is over. Heartbeats are answered only meanwhile.
+
+        Raises:
+            TrustError: what came is no frame, or too large.
+        """
         while True:
             try:
                 message = await self._websocket.receive()
@@ -110,8 +119,8 @@ class Session:
             if self.ended is not None:
                 return None
             if message.type in _DATA:
-                self._size = len(message.data)
-                return wire.decode_from_client(message.data, state=self.state)
+                found: str | bytes = message.data
+                return found
             if isinstance(message.data, WebSocketError):
                 large = message.data.code == WSCloseCode.MESSAGE_TOO_BIG
                 code = RefusalCode.TOO_LARGE if large else RefusalCode.MALFORMED
@@ -119,8 +128,17 @@ class Session:
             if message.type not in {WSMsgType.PING, WSMsgType.PONG}:
                 return None
 
+    def read(self, frame: str | bytes) -> wire.FromClient:
+        """Return the message in a frame.
+
+        Raises:
+            TrustError: it is malformed, too large here, or out of order.
+        """
+        self._size = len(frame)
+        return wire.decode_from_client(frame, state=self.state)
+
     def pace(self, *, now: float, reports: int = 0) -> float:
-        """Count the frame just received, and return for how many seconds to take no more: a pace, never an error."""
+        """Count the frame just read, and return for how many seconds to take no more: a pace, never an error."""
         cost = 1 + _REPORT_COST * reports + self._size // _UNIT_BYTES
         self._allowance = min(_BURST, self._allowance + max(0.0, now - self._allowance_at) * _UNITS_A_SECOND) - cost
         self._allowance_at = now
