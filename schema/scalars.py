@@ -92,6 +92,8 @@ LAST_MOMENT = datetime(9998, 12, 31, tzinfo=UTC)
 def _utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a time needs an offset, for example 2026-11-23T18:00:00Z")
+    if FIRST_MOMENT.year < value.year < LAST_MOMENT.year:  # almost always, and of every log line
+        return value.astimezone(UTC)
     try:
         return min(max(value.astimezone(UTC), FIRST_MOMENT), LAST_MOMENT)
     except OverflowError:

@@ -51,7 +51,8 @@ BigId = BigInteger().with_variant(Integer, "sqlite")
 
 def moment_text(value: datetime) -> str:
     """Return an aware datetime as ``2026-11-23T18:00:00.000000Z``: of one length, so that text sorts as time."""
-    return value.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+    utc = value if value.tzinfo is UTC else value.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 class UtcText(TypeDecorator[datetime]):

@@ -33,7 +33,13 @@ MOST: Final = 3.0
 MOST_SECONDS: Final = 1.0
 BATCH: Final = 10_000
 TABLES: Final = ("runs", "run_logs", "outboxes", "samples", "archives", "backups", "evidence")
-_SETTINGS: Final = ("journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 4000", "cache_size = -32768")
+_SETTINGS: Final = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "wal_autocheckpoint = 4000",
+    "cache_size = -32768",
+    "foreign_keys = ON",
+)
 
 
 def measure(options: Options) -> Iterable[Row]:
