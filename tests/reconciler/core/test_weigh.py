@@ -32,8 +32,8 @@ def fleet(
     )
 
 
-def held(before: Build | None, after: Build, **settings: float) -> bool:
-    return weigh.weigh(before, after, revision=REVISION, **settings) is not None
+def held(before: Build | None, after: Build, *, share: float = weigh.DEFAULT_SHARE) -> bool:
+    return weigh.weigh(before, after, revision=REVISION, share=share) is not None
 
 
 @pytest.mark.parametrize(
