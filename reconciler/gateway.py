@@ -43,12 +43,16 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 
     from reconciler.clock import Clock
+    from reconciler.core.issue import Issued
     from reconciler.gateway_store import Store
     from reconciler.tls import ServerCertificate
 
 _log = structlog.get_logger(__name__)
 
-_CHUNK: Final = 256
+_CHUNK: Final = 1024
+"""So many are sent their desired state before others have their turn: some 30 ms."""
+_LARGE: Final = 4096
+"""Characters of a frame that is heard in its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,7 @@ class Gateway:
         )
         self._listeners = Listeners(self._serve)
         self._metrics_listeners = Listeners(self.probes.answer_metrics)
+        self._reading = asyncio.Lock()
         self._open: dict[str, Session] = {}
         self._waiting: dict[str, Session] = {}
         self._sessions: set[Session] = set()
@@ -140,6 +145,10 @@ class Gateway:
     def audience(self, client: str) -> str | None:
         """Return the approved public key of a client, or None."""
         return self._door.registry.holders.get(client)
+
+    def await_source(self) -> None:
+        """Say that nothing was published yet: who stands in Git is not known before ``set_source_clients``."""
+        self._door.await_source()
 
     def set_source_clients(self, keys: Mapping[str, str]) -> None:
         """Approve the keys (by client name) of the published revision; live sessions follow at once."""
@@ -167,13 +176,13 @@ class Gateway:
         """The names of the clients with an open session."""
         return frozenset(session.name for session in self._open.values())
 
-    async def publish(self, clients: Iterable[str]) -> None:
-        """Send connected clients what is newest. Returns before they have it; nobody waits for a slow one."""
+    async def publish(self, issued: Iterable[Issued]) -> None:
+        """Send connected clients what the store keeps now. Returns before they have it, and waits for no slow one."""
         now = self._clock.monotonic()
-        for number, name in enumerate(clients, start=1):
-            session = self._open.get(self._door.registry.holders.get(name, ""))
+        for number, one in enumerate(issued, start=1):
+            session = self._open.get(self._door.registry.holders.get(one.client, ""))
             if session is not None:
-                self._publishing.publish(session, at=now)
+                await self._publishing.publish(session, one, at=now)
             if number % _CHUNK == 0:
                 await asyncio.sleep(0)
 
@@ -363,15 +372,40 @@ class Gateway:
         self._part(former, refusals.replaced(retry_after=self._door.spread(refusals.SOON)))
 
     async def _converse(self, session: Session) -> None:
+        """Hear one frame after the other. A large one takes its time, and heartbeats are answered meanwhile."""
+        large: asyncio.Task[None] | None = None
         try:
-            while (message := await session.receive()) is not None:
-                await self._hearing.hear(session, message)
-        except TrustError as error:
-            await self._end(session, refusals.unreadable(error))
+            while (frame := await session.receive_frame()) is not None:
+                if large is not None:
+                    await large
+                    large = None
+                if len(frame) > _LARGE:
+                    large = asyncio.create_task(self._hear_in_turn(session, frame))
+                elif session.is_open:
+                    await self._hearing.hear(session, session.read(frame))
         except DirectorError as error:
-            await self._end(session, self._store_refuses(session, error))
+            await self._refuse(session, error)
         finally:
+            if large is not None:
+                await large
             await self._left(session)
+
+    async def _hear_in_turn(self, session: Session, frame: str | bytes) -> None:
+        """Hear a large frame. One is read at a time, and others have the word in between: to read costs a moment."""
+        try:
+            async with self._reading:
+                message = session.read(frame)
+                await asyncio.sleep(0)
+            if session.is_open:
+                await self._hearing.hear(session, message)
+        except DirectorError as error:
+            await self._refuse(session, error)
+
+    async def _refuse(self, session: Session, error: DirectorError) -> None:
+        if isinstance(error, TrustError):
+            await self._end(session, refusals.unreadable(error))
+        else:
+            await self._end(session, self._store_refuses(session, error))
 
     async def _left(self, session: Session) -> None:
         self._forget(session)

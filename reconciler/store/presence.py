@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects.sqlite import insert
 
+from reconciler.store.prepared import Prepared
 from schema.tables import observed, outboxes, runs
 
 if TYPE_CHECKING:
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
     from schema.observed import RunProgress
 
 _new_session = insert(observed)
-_CONNECT = _new_session.on_conflict_do_update(
-    index_elements=["client"],
-    set_={name: _new_session.excluded[name] for name in ("public_key", "connected", "address", "last_seen")},
+_CONNECT = Prepared(
+    _new_session.on_conflict_do_update(
+        index_elements=["client"],
+        set_={name: _new_session.excluded[name] for name in ("public_key", "connected", "address", "last_seen")},
+    ),
+    into=observed,
 )
-_DISCONNECT = (
+_HAS_OUTBOX = Prepared(select(outboxes.c.epoch).where(outboxes.c.public_key == bindparam("of_key")).limit(1))
+_DISCONNECT = Prepared(
     update(observed)
     .where(observed.c.client == bindparam("of_client"), observed.c.public_key == bindparam("of_key"))
     .values(connected=False, last_seen=bindparam("at"))
@@ -40,15 +45,13 @@ _PROGRESS = (
 
 def connect(connection: Connection, *, client: str, public_key: str, address: str, at: datetime) -> bool:
     """Keep that a session began, and return whether anything of this key's outbox was ever stored."""
-    row = {"client": client, "public_key": public_key, "connected": True, "address": address, "last_seen": at}
-    connection.execute(_CONNECT, row)
-    known = select(outboxes.c.epoch).where(outboxes.c.public_key == public_key).limit(1)
-    return connection.execute(known).first() is not None
+    _CONNECT.run(connection, client=client, public_key=public_key, connected=True, address=address, last_seen=at)
+    return _HAS_OUTBOX.value(connection, of_key=public_key) is not None
 
 
 def disconnect(connection: Connection, *, client: str, public_key: str, at: datetime) -> None:
     """Keep that a session ended; one that another key has opened since is left alone."""
-    connection.execute(_DISCONNECT, {"of_client": client, "of_key": public_key, "at": at})
+    _DISCONNECT.run(connection, of_client=client, of_key=public_key, at=at)
 
 
 def disconnect_all(connection: Connection) -> None:
