@@ -304,6 +304,11 @@ _HIDDEN_PASSWORD = re.compile(r"pas{1,2}[wpc]", re.IGNORECASE)
 _REFERENCE = re.compile(r"""\s*["']?\{credential [^{}]*\}["']?\s*""")
 _REFERENCE_IN_FLOW = re.compile(r"""["']?\{credential [^{}]*+\}["']?\s*+(?=[,}\]]|$)""")
 
+_CONTEXT = 3
+_MAX_COMPARED = 1_000
+"""Lines from the first difference on; far more than fit into ``MAX_DIFF``, unless they are very short."""
+_HUNK = re.compile(r"^@@ -(\d+)(,\d+)? \+(\d+)(,\d+)? @@$")
+
 
 def hide_secret_values(text: str) -> str:
     """Return ``text`` with the values of options that may hold a secret replaced, unless they are references.
@@ -357,18 +362,30 @@ def _hide_in_flow(line: str) -> tuple[str, bool]:
 
 def diff_files(desired: bytes, actual: bytes, *, name: str) -> str:
     """Return a bounded unified diff from the desired to the actual bytes, secrets hidden, fit to be shown as text."""
-    before, after = (part[:262_144].decode("utf-8", "backslashreplace") for part in (desired, actual))
-    diff = "\n".join(
-        difflib.unified_diff(
-            hide_secret_values(before).splitlines(),
-            hide_secret_values(after).splitlines(),
-            f"{name} (desired)",
-            f"{name} (on disk)",
-            lineterm="",
-        )
+    before, after = (
+        hide_secret_values(part[:262_144].decode("utf-8", "backslashreplace")).splitlines()
+        for part in (desired, actual)
     )
-    diff = diff or f"{name}: only hidden values or line endings differ"
-    return diff if len(diff) <= MAX_DIFF else diff[:MAX_DIFF] + "\n… (shortened)"
+    # What is compared is bounded as well: repeated lines cost the third power of their number.
+    same = next((place for place, (one, other) in enumerate(zip(before, after, strict=False)) if one != other), None)
+    first = max(0, min(len(before), len(after)) - _CONTEXT if same is None else same - _CONTEXT)
+    lines = difflib.unified_diff(
+        before[first : first + _MAX_COMPARED],
+        after[first : first + _MAX_COMPARED],
+        f"{name} (desired)",
+        f"{name} (on disk)",
+        lineterm="",
+        n=_CONTEXT,
+    )
+    diff = "\n".join(_HUNK.sub(lambda match: _moved(match, by=first), line) for line in lines)
+    if not diff and before == after:
+        diff = f"{name}: only hidden values or line endings differ"
+    is_whole = max(len(before), len(after)) <= first + _MAX_COMPARED and len(diff) <= MAX_DIFF
+    return diff if is_whole else diff[:MAX_DIFF] + "\n… (shortened)"
+
+
+def _moved(match: re.Match[str], *, by: int) -> str:
+    return f"@@ -{int(match[1]) + by}{match[2] or ''} +{int(match[3]) + by}{match[4] or ''} @@"
 
 
 def compare(

@@ -199,3 +199,37 @@ def test_progress_is_bounded_too():
 
     with pytest.raises(ValidationError):
         observed.RunProgress.model_validate(progress)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "line",
+    ["passw" * 200_000, "- {" + "passw" * 200_000, "- " + ", passw" * 150_000, '{password: "' + "\\\\" * 400_000],
+)
+def test_a_line_of_a_megabyte_that_looks_like_a_secret_all_along_costs_little(line):
+    assert hide_secret_values("a: 1\n" + line + "\nb: 2").splitlines()[0] == "a: 1"
+
+
+@pytest.mark.timeout(20)
+def test_files_of_few_lines_over_and_over_are_compared_in_part():
+    desired = "".join(f"- {number % 102}\n" for number in range(50_000))
+    actual = "".join(f"- {number * 7 % 102}\n" for number in range(50_000))
+
+    diff = diff_files(desired.encode(), actual.encode(), name="a.yaml")
+
+    assert len(diff) <= MAX_DIFF + 64
+    assert diff.endswith("… (shortened)")
+
+
+def test_a_difference_far_down_is_shown_at_its_line():
+    lines = [f"- {number % 102}\n" for number in range(40_500)]
+    edited = [*lines[:40_000], "- new\n", *lines[40_000:]]
+
+    diff = diff_files("".join(lines).encode(), "".join(edited).encode(), name="a.yaml")
+
+    shown = ["@@ -39998,6 +39998,7 @@", " - 13", " - 14", " - 15", "+- new", " - 16", " - 17", " - 18"]
+    assert diff.splitlines()[2:] == shown
+
+
+def test_what_is_missing_at_the_end_is_shown():
+    assert diff_files(b"a: 1\nb: 2\n", b"a: 1\n", name="a.yaml").splitlines()[2:] == ["@@ -1,2 +1 @@", " a: 1", "-b: 2"]
