@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SOURCES: Final = tuple(f"127.0.0.{number}" for number in range(2, 10))
 """Clients come from several addresses, as they do in life: each has ports of its own, and bounds of its own."""
 AT_ONCE: Final = 256
-LONGEST: Final = 60.0
+LONGEST: Final = 180.0
 TEXT, CLOSE, PING, PONG = 0x81, 0x88, 0x89, 0x8A
 
 _UPGRADE: Final = (
