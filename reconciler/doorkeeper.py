@@ -101,6 +101,7 @@ class Doorkeeper:
         self._committed: dict[str, str] = {}
         self._commanded: tuple[Approval, ...] = ()
         self._revoked: frozenset[str] = frozenset()
+        self._awaits_source = False
         self._pending: set[str] = set()
         # Keys that showed a good token, but asked for a taken name: each has cost a use of a token, so they are few.
         self._shown: set[str] = set()
@@ -131,8 +132,13 @@ class Doorkeeper:
         self._pending = self._pending if pending is None else set(pending)
         self._rebuild()
 
+    def await_source(self) -> None:
+        """Until it is known who stands in Git, a key that nobody knows is asked to come back, and not sent away."""
+        self._awaits_source = True
+
     def set_source_clients(self, keys: Mapping[str, str]) -> None:
         """Take over the keys (by client name) of the published revision."""
+        self._awaits_source = False
         self._committed = dict(keys)
         self._rebuild()
 
@@ -271,7 +277,11 @@ class Doorkeeper:
         return admission
 
     def _decide(self, key: str, name: str, token: TokenState) -> enrolment.Admission:
-        return enrolment.admit(self.registry, public_key=key, name=name, pending=self._is_known(key), token=token)
+        known = self._is_known(key)
+        admission = enrolment.admit(self.registry, public_key=key, name=name, pending=known, token=token)
+        if self._awaits_source and isinstance(admission, Refused) and admission.code is RefusalCode.TOKEN_REQUIRED:
+            return self.busy("the director has not read its source yet, and cannot know this key", least=5.0)
+        return admission
 
     def _is_known(self, key: str) -> bool:
         return key in self._pending or key in self._shown

@@ -161,6 +161,8 @@ async def directing(
         parts.append(reconciler)
         # Until the first pass: whoever was approved by the published revision may come in.
         gateway.set_source_clients(await store.committed_keys())
+        if not reconciler.status.revision:  # a new store, or a lost one: clients must not stay away for long
+            gateway.await_source()
         await gateway.start()
         stack.push_async_callback(gateway.stop)
         yield Director(

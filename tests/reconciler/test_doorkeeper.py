@@ -67,6 +67,19 @@ async def test_a_revoked_token_is_worth_nothing(house, me):
     assert await refused(await house.dial(), me, token=token) == RefusalCode.TOKEN_INVALID
 
 
+async def test_before_the_first_revision_is_known_a_stranger_is_asked_to_come_back_soon(house, me, other):
+    house.gateway.await_source()
+    client = await house.dial()
+    refusal = await client.shake_hands(me)
+    assert (refusal["code"], refusal["retry_after"] <= 20.0) == (RefusalCode.BUSY, True)
+    assert (await (await house.dial()).shake_hands(other, token=await house.token()))["type"] == "pending"
+
+    house.commit(web_1=me)
+
+    assert (await (await house.dial()).shake_hands(me))["type"] == "accepted"
+    assert await refused(await house.dial(), ClientIdentity.generate()) == RefusalCode.TOKEN_REQUIRED
+
+
 async def test_a_token_is_not_spent_by_an_approved_client(house, me):
     house.commit(web_1=me)
     token = await house.token(uses=1)
