@@ -29,8 +29,10 @@ class Pushed:
 class History:
     """The branch."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, *, base: str) -> None:
+        """``base`` is where the world is: a revision's name does not depend on it."""
         self._random = random
+        self._base = base
         self._commits: dict[str, Pushed] = {}
         self._moved: list[asyncio.Event] = []
         self.head = ""
@@ -42,7 +44,7 @@ class History:
     def push(self, files: Mapping[str, str], *, message: str, at: datetime, onto: str | None = None) -> str:
         """Move the branch to a new commit upon ``onto`` (by default the head: no force) and return its revision."""
         parent = self.head if onto is None else onto
-        text = f"{parent}\0{message}\0{sorted(files.items())}\0{at.isoformat()}"
+        text = f"{parent}\0{message}\0{sorted(files.items())}\0{at.isoformat()}".replace(self._base, "")
         revision = hashlib.sha1(text.encode()).hexdigest()
         commit = Commit(
             revision=revision,

@@ -202,7 +202,7 @@ class Oracle:
         silent = Counter(
             (client, backup)
             for run, (client, backup, outcome, _) in runs.items()
-            if outcome in {"lost", "cancelled"} and not lines[run]
+            if outcome in {"lost", "cancelled"} and not any(line.startswith("execution ") for line in lines[run])
         )
         for execution in executions:
             if execution.machine in self.names and execution.content is not None:

@@ -24,7 +24,7 @@ from tests.simulator.world import World
 
 CONVERGENCE_SECONDS = 1_800.0
 """The longest way back: a client's longest pause, a pull that was just missed, and the loop's longest pause."""
-QUIET_SECONDS = 260.0
+QUIET_SECONDS = 150.0
 DRAIN_SECONDS = 400.0
 MOST_TASKS = 60
 _TAIL = 80
@@ -163,7 +163,7 @@ class Story:
         """Let all faults end, and judge what comes of it."""
         world = self._world
         world.calm()
-        await self._converge()
+        await self.converge()
         await self._live_quietly()
         await self._drain()
         world.oracle.judge_reports(world.executions)
@@ -185,7 +185,7 @@ class Story:
 
     # --- Recovering ---------------------------------------------------------------------------------------------------
 
-    async def _converge(self) -> None:
+    async def converge(self) -> None:
         """Wait until every client follows the newest valid revision; a person mends what only a person can."""
         deadline = self._world.loop.time() + CONVERGENCE_SECONDS
         while reason := self._why_not():
@@ -225,7 +225,7 @@ class Story:
     async def _live_quietly(self) -> None:
         """Nothing happens for a while but what was planned: all of it, and in time."""
         world = self._world
-        await asyncio.sleep(30.0)  # what was late has begun
+        await asyncio.sleep(20.0)  # what was late has begun
         since = world.fleet.director.clock.now()
         await self.until(world.loop.time() + QUIET_SECONDS)
         until = world.fleet.director.clock.now()

@@ -14,21 +14,24 @@ import structlog
 from tests.simulator.process import PROCESS
 from tests.simulator.virtual_loop import VirtualLoop
 
+_PROCESS = re.compile(r"\bprocess \d+")
 _RANDOM_NAME = re.compile(r"\b[0-9a-f]{32}\b")
 
 
 class Timeline:
     """What happened, in virtual time. Names that are drawn by the real random get numbers."""
 
-    def __init__(self, loop: VirtualLoop) -> None:
+    def __init__(self, loop: VirtualLoop, *, base: str) -> None:
         self._loop = loop
+        self._base = base
         self._began = loop.time()
         self._names: dict[str, str] = {}
         self.lines: list[str] = []
 
     def tell(self, who: str, what: str) -> None:
         """Write a line."""
-        text = _RANDOM_NAME.sub(lambda match: self._names.setdefault(match[0], f"#{len(self._names)}"), what)
+        text = _PROCESS.sub("process …", what.replace(self._base, "…"))
+        text = _RANDOM_NAME.sub(lambda match: self._names.setdefault(match[0], f"#{len(self._names)}"), text)
         self.lines.append(f"{self._loop.time() - self._began:12.4f} {who:10} {text}")
 
 

@@ -1,8 +1,8 @@
 """An event loop whose time is virtual: when nothing is ready, it moves to the next timer at once.
 
-What a program would do elsewhere happens in its order, too: threads (``run_in_executor``) become timers, connections go
-over ``network``. Each handle belongs to the simulated process in whose context it was made, and one of a dead process is
-never run: that is kill -9, between any two awaits.
+What a program would do elsewhere happens in its order, too: threads (``run_in_executor``) become timers, connections
+go over ``network``. Each handle belongs to the simulated process in whose context it was made, and one of a dead
+process is never run: that is kill -9, between any two awaits.
 """
 
 from __future__ import annotations

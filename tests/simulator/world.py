@@ -43,12 +43,13 @@ class World:
         self.loop = loop
         loop.began = loop.time()
         self.descriptors = durable.open_descriptors()
-        self.timeline = Timeline(loop)
+        self.timeline = Timeline(loop, base=str(base))
         self.network = loop.wire = Network(loop, self.dice("network"))
-        self.history = History(self.dice("git"))
+        self.history = History(self.dice("git"), base=str(base))
         self._context = copy_context()
         self.executions: list[Execution] = []
         self._number = 0
+        self._expected: tuple[str, dict[str, str]] = ("", {})
         self.tasks: list[asyncio.Task[None]] = []
         self.cloned: tuple[str, float] | None = None
         self.is_mistaken = False
@@ -275,9 +276,12 @@ class World:
 
     def expected(self) -> dict[str, str]:
         """Return the digest of what each client should have by the newest revision."""
-        built = build(self.history.files(self.history.head).files, borgmatic_schema=_schema(), cache=BuildCache())
-        built.require_ok()
-        return dict(built.digests)
+        head = self.history.head
+        if self._expected[0] != head:
+            built = build(self.history.files(head).files, borgmatic_schema=_schema(), cache=BuildCache())
+            built.require_ok()
+            self._expected = (head, dict(built.digests))
+        return self._expected[1]
 
     def end(self) -> None:
         """Kill everything."""
