@@ -15,6 +15,7 @@ from tests.benchmarks.load import quantile
 from tests.benchmarks.wire_clients import LONGEST, connect_all, kind_of, load_clients
 from tests.benchmarks.wire_fleet import members
 from tests.benchmarks.wire_programs import obey, run
+from tests.benchmarks.wire_return import Return
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,10 +38,12 @@ class Load:
         self._port = port
         self._tls = _believing() if channel else None
         self._generation = 0
+        self._expected = clients
         self._sequence = 0
         self._received: list[float] = []
         self._acknowledged: list[float] = []
         self._all = asyncio.Event()
+        self._return: Return | None = None
         for client in self._clients:
             client.hear = self._hear
 
@@ -50,10 +53,14 @@ class Load:
         await connect_all(self._clients[int(start) : int(end)], self._port, tls=self._tls)
         return {"seconds": time.perf_counter() - started}
 
-    async def follow(self, generation: str) -> Mapping[str, Any]:
-        """From now on, report a newer state when it comes, as a client does; return once all are acknowledged."""
+    async def follow(self, generation: str, count: str = "") -> Mapping[str, Any]:
+        """From now on, report a newer state when it comes, as a client does; return once all are acknowledged.
+
+        ``count`` is how many clients are to have one, if not all.
+        """
         started = time.perf_counter()
         self._generation = int(generation)
+        self._expected = int(count or len(self._clients))
         self._sequence += 1
         self._received.clear()
         self._acknowledged.clear()
@@ -67,6 +74,16 @@ class Load:
             "acknowledged": quantile(self._acknowledged, 0.99) - started,
         }
 
+    async def stay(self) -> Mapping[str, Any]:
+        """From now on, come back whenever the director is lost."""
+        self._return = Return(self._clients, port=self._port)
+        return {}
+
+    async def returned(self) -> Mapping[str, Any]:
+        """Return how that went, once all are back."""
+        assert self._return is not None
+        return await self._return.done()
+
     def _hear(self, client: LoadClient, message: bytes) -> None:
         match kind_of(message):
             case b"desired":
@@ -75,7 +92,7 @@ class Load:
                 client.send(_REPORT % words)
             case b"acknowledged":
                 self._acknowledged.append(time.perf_counter())
-                if len(self._acknowledged) == len(self._clients):
+                if len(self._acknowledged) == self._expected:
                     self._all.set()
 
 
@@ -89,7 +106,8 @@ def _believing() -> ssl.SSLContext:
 
 async def _main(clients: int, *, port: int, channel: str) -> None:
     load = Load(clients, port=port, channel=channel)
-    await obey({}, {"connect": load.connect, "follow": load.follow})
+    words = {"connect": load.connect, "follow": load.follow, "stay": load.stay, "returned": load.returned}
+    await obey({}, words)
 
 
 if __name__ == "__main__":
