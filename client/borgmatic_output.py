@@ -37,6 +37,7 @@ _LEVELS: dict[str, Level] = {
     "CRITICAL": "critical",
 }
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _LARGEST = 2**63 - 1
 _SHORT = 1_024
 _MIN_SECRET = 6
@@ -387,6 +388,9 @@ def _leading_json(text: str) -> tuple[Any, str]:
         return None, text
     try:
         value, end = json.JSONDecoder().raw_decode(text)
+        if _SURROGATE.search(text, 0, end):
+            # Half a character, as Borg writes a byte that is no UTF-8: no report could carry it.
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return None, text
     return value, text[end:].strip()

@@ -77,6 +77,15 @@ async def test_an_archive_that_makes_no_sense_hides_no_other(tmp_path):
     assert seen.count == 5
 
 
+async def test_half_a_character_hides_no_archive(tmp_path):
+    answer = listing("nas", "2026-11-22T01:00:00") | {"encryption": {"mode": "\ud800"}}
+    answer["repository"]["id"] = "\udcff"
+
+    (seen,) = await ask(tmp_path, [answer])
+
+    assert (seen.available, seen.count, seen.encryption, seen.repository_id) == (True, 1, "?", "?")
+
+
 async def test_a_repository_that_is_not_listed_is_not_taken_for_empty(tmp_path):
     seen = await ask(tmp_path, [listing("nas", "2026-11-22T01:00:00")], names=("nas", "offsite"))
 
@@ -153,6 +162,16 @@ def test_the_summary_says_nothing_twice():
     )
 
     assert [one.message for one in heard.lines] == ["it broke"]
+
+
+def test_half_a_character_in_the_statistics_does_not_cost_the_report():
+    value = {"repository": {"label": "nas"}, "archive": {"name": "a\udcff", "id": "\ud800", "stats": {"nfiles": 3}}}
+
+    heard = Heard()
+    heard.reader.stdout(json.dumps([value]).encode())
+    found = borgmatic_output.statistics(heard.reader.statistics, names={"/mnt/nas": "nas"})
+
+    assert (found["nas"].archive, found["nas"].archive_id, found["nas"].files) == ("a?", "?", 3)
 
 
 def test_a_time_that_cannot_be_is_now():
