@@ -372,6 +372,9 @@ class _Check:
         """Return ``text`` with borgmatic's constants and no environment variable that is not listed."""
         replaced = _CONSTANT.sub(self._constant, text)
         for candidate in (text, replaced):
+            if "${" in candidate[candidate.rfind("}") + 1 :]:
+                # borgmatic's own search for its end would take the square of its length.
+                raise self._denied("an environment variable has no end")
             for match in _VARIABLE.finditer(candidate):
                 if match["escape"]:
                     continue
@@ -390,7 +393,11 @@ class _Check:
     def _readings(self, text: str) -> set[str]:
         """Return what ``text`` may come to: with each variable unset, empty, and set to something."""
         replaced = _CONSTANT.sub(self._constant, text)
-        return {_VARIABLE.sub(partial(_variable, otherwise=one), replaced) for one in (None, "", "variable")}
+        end = replaced.rfind("}") + 1
+        return {
+            _VARIABLE.sub(partial(_variable, otherwise=one), replaced[:end]) + replaced[end:]
+            for one in (None, "", "variable")
+        }
 
     def _constant(self, match: re.Match[str]) -> str:
         if match["left"] and match["right"]:

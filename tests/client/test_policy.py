@@ -579,6 +579,15 @@ def test_the_default_of_a_variable_cannot_build_what_is_refused(password):
     denial(OWN.replace("{}", option), LISTED)
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("start", ["", "}"])
+def test_a_variable_without_an_end_costs_nothing(start):
+    text = f"'{start}{'${HERE-' * 100_000}'\n"
+
+    assert "no end" in denial(BASE + f"exclude_patterns: [{text.strip()}]\n", LISTED).message
+    check(BASE + f"extra_borg_options: {text}", Policy(options=("extra_borg_options",)))
+
+
 def test_the_default_of_a_variable_may_be_plain():
     check(BASE + "mariadb_databases: [{name: x, username: '${HERE:-backup}'}]\n", LISTED)
 
