@@ -60,6 +60,16 @@ soak: install ## leave a director and many clients alone for a while, and see wh
 	@tools/system-packages borg git ssh
 	$(PYTHON) -m tests.soak --minutes $(or $(MINUTES),20) --clients $(or $(CLIENTS),500)
 
+.PHONY: simulate
+simulate: install ## live through simulated fleets with faults (SEEDS=3000, SEED_START=0), or through DAYS=30 of one
+	$(PYTHON) -m tests.simulator --workers $(WORKERS) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(SEED_START),--start $(SEED_START)) $(if $(DAYS),--days $(DAYS))
+
+.PHONY: fuzz
+fuzz: install ## fuzz every parser, SECONDS=60 for each TARGET (several in quotes; default: all), on JOBS=1 processors
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --requirement tests/fuzz/requirements.lock
+	$(PYTHON) -m tests.fuzz $(TARGET) --seconds $(or $(SECONDS),60) --jobs $(or $(JOBS),1) $(if $(KEEP),--keep)
+
 .PHONY: demo
 demo: install ## run a director, two clients and the dashboard on this machine (CHECK=1: unattended, verifying each outcome)
 	@tools/system-packages borg git ssh

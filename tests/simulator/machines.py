@@ -129,6 +129,10 @@ class Service:
         if self.process is not None:
             self.process.fill_disk(full=full)
 
+    def stop(self) -> None:
+        """End it in good order."""
+        raise NotImplementedError
+
     async def _live(self, process: Process) -> None:
         raise NotImplementedError
 

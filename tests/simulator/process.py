@@ -164,7 +164,7 @@ class Process:
             call()
         self._let_go_of_locks()
         for task in self._tasks:  # which grows
-            task._log_traceback = False  # type: ignore[attr-defined]
+            task._log_traceback = False
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 if not self.context.run(_close, task.get_coro()):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -45,6 +45,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._free: dict[int, float] = {}
         self.steps = 0
         self._steps_now = 0
+        self._tidy_at = 1_000
 
     def time(self) -> float:
         return self._virtual
@@ -58,6 +59,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         ready, timers = self._ready, self._scheduled  # type: ignore[attr-defined]
+        if len(timers) > self._tidy_at:
+            self._tidy(timers)
         if not ready:
             self._move_on(timers)
         while timers and timers[0]._when <= self._virtual:
@@ -69,11 +72,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if not handle._cancelled:
                 self._step(handle)
 
+    def _tidy(self, timers: list[Any]) -> None:
+        """Forget timers that were cancelled, as every loop does when they are many."""
+        for timer in timers:
+            timer._scheduled = not timer._cancelled
+        timers[:] = [timer for timer in timers if timer._scheduled]
+        heapq.heapify(timers)
+        self._tidy_at = 1_000 + 2 * len(timers)
+
     def _move_on(self, timers: list[Any]) -> None:
         while timers and timers[0]._cancelled:
             timer = heapq.heappop(timers)
             timer._scheduled = False
-            self._timer_cancelled_count = max(0, self._timer_cancelled_count - 1)
         if not timers:
             raise RuntimeError("nothing will ever happen any more")
         if timers[0]._when > self._virtual:
@@ -99,7 +109,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     # --- What would be elsewhere --------------------------------------------------------------------------------------
 
-    def create_task(self, coro: Coroutine[Any, Any, Any], *, name: Any = None, context: Context | None = None) -> Any:
+    def create_task(self, coro: Any, *, name: Any = None, context: Context | None = None) -> Any:
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name, context=context)
         process = PROCESS.get(None) if context is None else context.get(PROCESS)
         if process is not None:
