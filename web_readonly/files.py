@@ -10,7 +10,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Final, Literal
 
-from schema.observed import diff_files, hide_secret_values
+from schema.hiding import diff_files, hide_secret_values
 from schema.status import Shown
 
 if TYPE_CHECKING:

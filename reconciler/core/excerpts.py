@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from schema.errors import ExcerptLine, scrub
-from schema.observed import hide_secret_values
+from schema.hiding import hide_secret_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

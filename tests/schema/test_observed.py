@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from schema import observed
-from schema.observed import MAX_DIFF, Drift, DriftKind, Outcome, Report, compare, diff_files, hide_secret_values
+from schema.hiding import MAX_DIFF, diff_files, hide_secret_values
+from schema.observed import Drift, DriftKind, Outcome, Report, compare
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=UTC)
 REPORTS: TypeAdapter[Any] = TypeAdapter(Report)

@@ -15,6 +15,7 @@ from reconciler.core.lockout import LockoutRow
 from reconciler.store import Store
 from schema.desired import Content, DesiredRepository, DesiredSchedule, Job, ManagedFile, SealedSecret
 from schema.errors import Problem, Severity
+from schema.hiding import diff_files
 from schema.observed import (
     Archive,
     ArchivesSeen,
@@ -34,7 +35,6 @@ from schema.observed import (
     StateReport,
     Trigger,
     Versions,
-    diff_files,
 )
 from schema.resources import Directories
 from schema.status import Condition, ConditionType, Hold, RevisionStatus, SourceStatus, TokenStatus

@@ -5,10 +5,10 @@ from __future__ import annotations
 from client.borgmatic_output import Scrubber
 from schema.addresses import Proxies, is_loopback, source_of
 from schema.errors import scrub
-from schema.observed import MAX_DIFF, diff_files, hide_secret_values
+from schema.hiding import MAX_DIFF, diff_files, hide_secret_values
 from tests.fuzz.target import Target, parts
 
-_SECRET = "correct horse battery"  # noqa: S105
+_SECRET = "correct horse battery"
 
 
 def _redaction(data: bytes) -> None:
