@@ -65,7 +65,6 @@ def fuzz(target: Target, *, seconds: int, work: Path = WORK) -> Result:
                 f"-artifact_prefix={found}/",
                 f"-dict={words}",
                 "-len_control=20",
-                "-report_slow_units=2",
                 "-print_final_stats=1",
             ],
             cwd=ROOT,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.fuzz.target import Target
 
-MODULES = ("yaml_files", "resources", "wire", "trust", "schedules", "borgmatic", "texts", "machine", "sources")
+MODULES = ("yaml_files", "resources", "wire", "trust", "schedules", "borgmatic", "texts", "machine", "sources", "http")
 
 
 def load() -> dict[str, Target]:
