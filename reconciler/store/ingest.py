@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from reconciler.store import evidence as evidence_rows
 from reconciler.store import statements as sql
+from reconciler.store.prepared import driver_of
 from reconciler.store.source import add_events, event_row
 from schema.assessment import LATEST_REFUSAL
 from schema.errors import TrustError
@@ -140,11 +141,18 @@ class _Sink:
 
     def flush(self) -> None:
         """Write what was gathered."""
-        if self._lines:
-            self.connection.exec_driver_sql(sql.ADD_LINES, self._lines)
+        self._add_lines()
         if self._counts:
             sql.COUNT_LINES.run_many(self.connection, [{"run": run, "lines": n} for run, n in self._counts.items()])
         add_events(self.connection, self._events)
+
+    def _add_lines(self) -> None:
+        driver = driver_of(self.connection)
+        whole = len(self._lines) // sql.LINES_AT_ONCE * sql.LINES_AT_ONCE
+        for first in range(0, whole, sql.LINES_AT_ONCE):
+            lines = self._lines[first : first + sql.LINES_AT_ONCE]
+            driver.execute(sql.ADD_LINES, list(chain.from_iterable(lines)))
+        driver.executemany(sql.ADD_LINE, self._lines[whole:])
 
     # --- State and events ---------------------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ class Prepared:
 
     def run(self, connection: Connection, **values: Any) -> sqlite3.Cursor:
         """Run it once, and return the rows, or how many were changed (``rowcount``)."""
-        return _driver(connection).execute(self._sql, self._row(values))
+        return driver_of(connection).execute(self._sql, self._row(values))
 
     def value(self, connection: Connection, **values: Any) -> Any:
         """Return the first column of the first row; None without one."""
@@ -50,7 +50,7 @@ class Prepared:
 
     def run_many(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
         """Run it for each row."""
-        _driver(connection).executemany(self._sql, [self._row(row) for row in rows])
+        driver_of(connection).executemany(self._sql, [self._row(row) for row in rows])
 
     def _row(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(
@@ -60,7 +60,7 @@ class Prepared:
         )
 
 
-def _driver(connection: Connection) -> sqlite3.Connection:
+def driver_of(connection: Connection) -> sqlite3.Connection:
     """Return the driver's own connection, in the transaction that is open on this one."""
     found: Any = connection.connection.driver_connection
     return found  # type: ignore[no-any-return]

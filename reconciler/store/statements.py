@@ -54,8 +54,12 @@ FINISH_RUN = Prepared(
     )
 )
 COUNT_LINES = Prepared(update(runs).where(runs.c.id == bindparam("run")).values(log_lines=_lines))
-# The bulk of all rows: handed to the driver as they are.
-ADD_LINES = "INSERT INTO run_logs (run, number, at, level, message) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+LINES_AT_ONCE: Final = 50
+_INTO_LINES: Final = "INSERT INTO run_logs (run, number, at, level, message) VALUES (?, ?, ?, ?, ?)"
+# The bulk of all rows: handed to the driver as they are, and so many with one statement that it seldom has to ask
+# the interpreter, which others use meanwhile.
+ADD_LINE = f"{_INTO_LINES} ON CONFLICT DO NOTHING"
+ADD_LINES = f"{_INTO_LINES}{', (?, ?, ?, ?, ?)' * (LINES_AT_ONCE - 1)} ON CONFLICT DO NOTHING"
 
 _of_backup = (backups.c.client == bindparam("of_client")) & (backups.c.backup == bindparam("of_backup"))
 BACKUP_RUNS = Prepared(update(backups).where(_of_backup).values(running=bindparam("run")))
