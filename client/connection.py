@@ -59,8 +59,9 @@ SLOW_DELAYS = (150.0, 300.0)
 """Between attempts that only a person can make succeed."""
 LASTING_SESSION = 60.0
 """A session this long was a good one: the delays start anew."""
-DELAYS_AFTER_LOSS = 3
-"""After a good session the first delay is drawn from 8 s: ten thousand clients come back at a bearable pace."""
+DELAYS_AFTER_LOSS = 4
+"""After a good session the first delay is drawn from 16 s: ten thousand clients come back at a pace that a director can
+bear with TLS too, and most of them find it there at once although it was away for some seconds."""
 MAX_RETRY_AFTER = 86_400.0
 MAX_UNPROVED_RETRY_AFTER = 3_600.0
 """What somebody may ask of us who has not proved to be the director."""

@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 import struct
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from schema import wire
 from schema.envelope import PROOF_PURPOSE, decode_bytes, encode_bytes, transcript
@@ -59,7 +59,7 @@ class LoadClient(asyncio.Protocol):
         self.ended: Callable[[LoadClient], None] = _gone
         self.opened: asyncio.Future[bool] | None = None
         """Done when the handshake is: whether the client was let in."""
-        self.refusal: dict[str, object] = {}
+        self.refusal: dict[str, Any] = {}
         """What the director said when it ended the session."""
 
     async def open(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tests.benchmarks.wire_clients import LoadClient
+    from tests.benchmarks.wire_programs import Words
 
 _REPORT: Final = (
     b'{"type":"reports","epoch":"%032x","items":[{"sequence":%d,"report":{"type":"state","at":"2026-11-24T00:00:00Z",'
@@ -106,7 +107,7 @@ def _believing() -> ssl.SSLContext:
 
 async def _main(clients: int, *, port: int, channel: str) -> None:
     load = Load(clients, port=port, channel=channel)
-    words = {"connect": load.connect, "follow": load.follow, "stay": load.stay, "returned": load.returned}
+    words: Words = {"connect": load.connect, "follow": load.follow, "stay": load.stay, "returned": load.returned}
     await obey({}, words)
 
 
