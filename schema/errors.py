@@ -120,7 +120,9 @@ _TOKEN = re.compile(r"\bbd1-(?:token|enroll|viewer)\.[A-Za-z0-9_=.:/-]+")
 
 _ASSIGNED = re.compile(
     r"(?P<name>passphrase|password|passwd|pgpass|secret|token|(?:api|access|secret|private)[_-]?key)="
-    r"(?P<value>\"[^\"\n]{0,4096}\"|'[^'\n]{0,4096}'|[\"']?[^\s\"'&;,)\]}]+)",
+    # A shell joins what stands together: 'it'"'"'s' is one word.
+    r"(?P<value>(?:\"[^\"\n]{0,4096}\"|'[^'\n]{0,4096}')"
+    r"(?:\"[^\"\n]{0,4096}\"|'[^'\n]{0,4096}'|\\[\"'\\]|[^\s\"'&;,)\]}])*+|[\"']?[^\s\"'&;,)\]}]+)",
     re.IGNORECASE,
 )
 """As in ``PGPASSWORD=…`` before a command, ``--password=…`` after it, and ``?token=…``: what hooks and tools print."""
