@@ -25,7 +25,9 @@ ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build" / "fuzz"
 MEBIBYTES = 1_536
 """What a process may hold: far above what any target needs, far below what would hurt a developer's machine."""
-_LINE = re.compile(r"#(?P<runs>\d+)\s.*cov: (?P<covered>\d+) ft: (?P<features>\d+) corp: (?P<kept>\d+)/.*rss: (?P<memory>\d+)Mb")
+_LINE = re.compile(
+    r"#(?P<runs>\d+)\s.*cov: (?P<covered>\d+) ft: (?P<features>\d+) corp: (?P<kept>\d+)/.*rss: (?P<memory>\d+)Mb"
+)
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,11 @@ def fuzz(target: Target, *, seconds: int, work: Path = WORK) -> Result:
                 f"-artifact_prefix={found}/",
                 f"-dict={words}",
                 "-len_control=20",
+                "-report_slow_units=600",
                 "-print_final_stats=1",
             ],
             cwd=ROOT,
-            env=os.environ | { "PYTHONHASHSEED": "0"},
+            env=os.environ | {"PYTHONHASHSEED": "0"},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -7,10 +7,11 @@ covers is what libFuzzer looks for.
 from __future__ import annotations
 
 import faulthandler
+import hashlib
+import importlib
 import sys
+from pathlib import Path
 from random import Random
-
-import atheris
 
 from tests.fuzz import mutation, targets
 from tests.fuzz.target import prepare_process
@@ -23,6 +24,7 @@ _BLIND = 4
 def main() -> None:
     """Fuzz until libFuzzer has enough."""
     name, *options = sys.argv[1:]
+    atheris = importlib.import_module("atheris")  # which `make fuzz` installs, and no type checker needs
     faulthandler.enable()
     prepare_process()
     with atheris.instrument_imports(include=OURS):
@@ -32,7 +34,8 @@ def main() -> None:
             target.run(seed)  # imports what is imported late
 
     def text(value: str) -> str:
-        return atheris.Mutate(value.encode("utf-8", "replace"), len(value) + 32).decode("utf-8", "replace")
+        changed: bytes = atheris.Mutate(value.encode("utf-8", "replace"), len(value) + 32)
+        return changed.decode("utf-8", "replace")
 
     def mutate(data: bytes, most: int, seed: int) -> bytes:
         random = Random(seed)
@@ -44,7 +47,17 @@ def main() -> None:
                 return changed
         return bytes(atheris.Mutate(data, most))
 
-    atheris.Setup([sys.argv[0], *options], target.run, custom_mutator=mutate)
+    prefix = next((one.partition("=")[2] for one in options if one.startswith("-artifact_prefix=")), "found-")
+
+    def run(data: bytes) -> None:
+        try:
+            target.run(data)
+        except Exception:
+            # libFuzzer writes it down itself, but not from every way in which Python ends.
+            Path(f"{prefix}broken-{hashlib.sha256(data).hexdigest()[:16]}").write_bytes(data)
+            raise
+
+    atheris.Setup([sys.argv[0], *options], run, custom_mutator=mutate)
     atheris.Fuzz()
 
 

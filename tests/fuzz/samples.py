@@ -55,7 +55,14 @@ REPORTS: tuple[dict[str, Any], ...] = (
         "error": "x",
         "hint": "y",
         "statistics": [
-            {"repository": "nas", "archive": "a", "archive_id": "ab" * 32, "files": 3, "original_size": 9, "duration": 1.5}
+            {
+                "repository": "nas",
+                "archive": "a",
+                "archive_id": "ab" * 32,
+                "files": 3,
+                "original_size": 9,
+                "duration": 1.5,
+            }
         ],
         "log_lines": 1,
     },

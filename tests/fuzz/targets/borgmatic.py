@@ -10,7 +10,7 @@ from client import inventory
 from client.archive_tree import ArchiveTree
 from client.borgmatic_output import Lines, Reader, Scrubber, Seen, json_list, statistics
 from schema import wire
-from schema.observed import Archive, ArchiveContents, ArchivesSeen, LogLine, RunFinished, RunLog, RunProgress
+from schema.observed import Archive, ArchiveContents, ArchivesSeen, LogLine, Outcome, RunFinished, RunLog, RunProgress
 from tests.fuzz import samples
 from tests.fuzz.target import Target
 from tests.fuzz.targets.machine import job
@@ -46,7 +46,7 @@ def _output(data: bytes) -> None:
         at=NOW,
         run=samples.RUN,
         backup="files",
-        outcome="failed",
+        outcome=Outcome.FAILED,
         error=reason,
         hint=hint,
         statistics=tuple(found.values()),
@@ -147,7 +147,7 @@ _RUN = (
     _message("summary:"),
     _STATISTICS,
 )
-_PLAIN = b"ssh: Permission denied (publickey).\nTraceback\nException ignored in: <function _TemporaryFileCloser\nXError: y\r50%\r"
+_PLAIN = b"ssh: Permission denied (publickey).\nException ignored in: <function _TemporaryFileCloser\nXError: y\r50%\r"
 _LISTING = [
     {
         "archives": [
@@ -180,7 +180,16 @@ TARGETS = (
         check=_output,
         seeds=lambda: [samples.lines(*_RUN), _PLAIN, *(samples.lines(one) for one in _RUN)],
         separator=b"\n",
-        words=("log_message", "archive_progress", "summary:", "finished", "correct horse", "levelname", "CRITICAL", "["),
+        words=(
+            "log_message",
+            "archive_progress",
+            "summary:",
+            "finished",
+            "correct horse",
+            "levelname",
+            "CRITICAL",
+            "[",
+        ),
     ),
     Target(
         name="inventories",
@@ -192,8 +201,8 @@ TARGETS = (
     ),
     Target(
         name="archive-listing",
-        promise="any list of files becomes numbers that can be reported and shown; folded or not, the totals are equal, "
-        "and no directory has more than the one above it",
+        promise="any list of files becomes numbers that can be reported and shown; folded or not, the totals are "
+        "equal, and no directory has more than the one above it",
         check=_archive,
         seeds=lambda: [samples.lines(*_FILES), samples.lines(*(_message(json.dumps(one)) for one in _FILES))],
         separator=b"\n",

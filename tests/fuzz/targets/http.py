@@ -104,9 +104,7 @@ async def _make(loop: asyncio.AbstractEventLoop, faults: list[Any], folder: Path
         faults=faults,
         open_pages=await _server(dashboard.make_app(reader, now=lambda: seeded.NOW)),
         asking_pages=await _server(
-            dashboard.make_app(
-                reader, now=lambda: seeded.NOW, access=asks, viewers=lambda: {viewer.hash: viewer}
-            )
+            dashboard.make_app(reader, now=lambda: seeded.NOW, access=asks, viewers=lambda: {viewer.hash: viewer})
         ),
         commands=commands._runner.server,
         house=house,
@@ -262,7 +260,13 @@ def _get(path: str, *headers: str, method: str = "GET", body: str = "") -> bytes
 
 def _place(path: str) -> str:
     run = seeded.run_id("web-1", "system", 0)
-    named = {"client": "web-1", "backup": "system", "run": run, "revision": seeded.REVISIONS[5][:12], "repository": "nas"}
+    named = {
+        "client": "web-1",
+        "backup": "system",
+        "run": run,
+        "revision": seeded.REVISIONS[5][:12],
+        "repository": "nas",
+    }
     return re.sub(r"\{(\w+)[^}]*\}", lambda match: named.get(match[1], "x"), path)
 
 
@@ -312,7 +316,10 @@ def _door_seeds() -> list[bytes]:
             [b'"challenged"', proof],
             [b'"open"', pull, reports, progress],
             [b'"open"', samples.lines(samples.FROM_CLIENT[2]), b"\x00\x89\x80\0\0\0\0", b"\x00\x88\x80\0\0\0\0"],
-            *([b'"open"', samples.lines({**samples.FROM_CLIENT[3], "items": [{"sequence": 1, "report": one}]})] for one in samples.REPORTS),
+            *(
+                [b'"open"', samples.lines({**samples.FROM_CLIENT[3], "items": [{"sequence": 1, "report": one}]})]
+                for one in samples.REPORTS
+            ),
             [_UPGRADE + wire_client.frame(hello)],
             [_get("/readyz") + _get("/metrics")],
         )
@@ -327,7 +334,19 @@ TARGETS = (
         promise="whatever comes over a connection is answered without a fault of ours, and no page without its headers",
         check=_pages,
         seeds=_page_seeds,
-        words=("HTTP/1.1", "\r\n", "Host: ", "Cookie: director=", "%00", "%ff", "%2e%2e%2f", "Basic ", "chunked", "Expect: 100-continue", _TOKEN),
+        words=(
+            "HTTP/1.1",
+            "\r\n",
+            "Host: ",
+            "Cookie: director=",
+            "%00",
+            "%ff",
+            "%2e%2e%2f",
+            "Basic ",
+            "chunked",
+            "Expect: 100-continue",
+            _TOKEN,
+        ),
         seconds=20,
     ),
     Target(
@@ -337,7 +356,19 @@ TARGETS = (
         check=_query,
         seeds=_query_seeds,
         most=2_048,
-        words=(*_FILTERS, "web-1", "system", "nas", "failed", "500", "2026-11-23T18:00:00+00:00", "2026-11-23", "~", "1~", "9" * 30),
+        words=(
+            *_FILTERS,
+            "web-1",
+            "system",
+            "nas",
+            "failed",
+            "500",
+            "2026-11-23T18:00:00+00:00",
+            "2026-11-23",
+            "~",
+            "1~",
+            "9" * 30,
+        ),
         seconds=20,
     ),
     Target(

@@ -157,7 +157,17 @@ TARGETS = (
         "table of harmless ones or client.toml does not name, and the repositories of the job",
         check=_policy,
         seeds=lambda: [_BASE, *(_BASE + line for line in _MORE.splitlines()), _BASE + _MORE],
-        words=(*sorted(HARMLESS)[:120], "{credential file ", "${HOME}", "before", "!include x", "&a", "*a", "<<: ", "? "),
+        words=(
+            *sorted(HARMLESS)[:120],
+            "{credential file ",
+            "${HOME}",
+            "before",
+            "!include x",
+            "&a",
+            "*a",
+            "<<: ",
+            "? ",
+        ),
     ),
     Target(
         name="client-settings",

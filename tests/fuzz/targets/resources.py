@@ -158,12 +158,18 @@ def _small() -> list[dict[str, Any]]:
                 "url": "ssh://borg@nas.example:22/./${client}",
                 "borg": "1",
                 "encryption": {"mode": "repokey-blake2", "passphraseFrom": {"secret": "nas", "key": "passphrase"}},
-                "knownHosts": ["nas.example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE"],
+                "knownHosts": [
+                    "nas.example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE"
+                ],
                 "create": True,
                 "quota": "5G",
             },
         ),
-        _written("Repository", "disk", {"url": "/mnt/${client}/${backup}", "encryption": {"mode": "none"}, "mountpoint": "/mnt"}),
+        _written(
+            "Repository",
+            "disk",
+            {"url": "/mnt/${client}/${backup}", "encryption": {"mode": "none"}, "mountpoint": "/mnt"},
+        ),
         _written("Schedule", "nightly", {"cron": "30 2 * * *", "jitter": "10m", "catchUp": False, "timeZone": "UTC"}),
         _written("Profile", "keep", {"borgmatic": {"keep_daily": 7, "exclude_patterns": ["*.tmp"]}}),
         _written(
@@ -201,7 +207,17 @@ def _seeds() -> list[bytes]:
 
 def _revisions() -> list[bytes]:
     small = [json.dumps(one).encode() for one in _small()]
-    other = json.dumps(_written("Backup", "files", {"clients": ["web-1"], "repositories": ["disk"], "borgmatic": {"source_directories": ["/etc"], "keep_daily": 1}})).encode()
+    other = json.dumps(
+        _written(
+            "Backup",
+            "files",
+            {
+                "clients": ["web-1"],
+                "repositories": ["disk"],
+                "borgmatic": {"source_directories": ["/etc"], "keep_daily": 1},
+            },
+        )
+    ).encode()
     plain = [small[0], small[3], other]
     return [
         _SEPARATOR.join([*small, _NEXT, other]),
@@ -217,7 +233,15 @@ _WORDS = (
     *("web-1", "nas", "disk", "files", "nightly", "keep", "borgmatic.director/v1", "source_directories", "keep_daily"),
     *("repositories", "encryption_passphrase", "constants", "archive_name_format", "match_archives", "commands"),
     *("ssh://a@b/c", "/mnt/${client}", "26h", "0s", "*/5 * * * *", "Europe/Berlin", "merge", "replace", "prune"),
-    *("postgresql_databases", "healthchecks", "working_directory", "patterns", "R /etc", "checks", "extra_borg_options"),
+    *(
+        "postgresql_databases",
+        "healthchecks",
+        "working_directory",
+        "patterns",
+        "R /etc",
+        "checks",
+        "extra_borg_options",
+    ),
 )
 
 TARGETS = (

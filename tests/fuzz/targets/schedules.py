@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from calendar import monthrange
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from schema.cron import check_cron, check_time_zone, due_between, next_due
 from schema.scalars import MAX_DURATION_SECONDS, format_duration, parse_duration
 from tests.fuzz.target import Target, parts, refusing
 
 _ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "Pacific/Apia")
-_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
-_DAYS = "sun mon tue wed thu fri sat".split()
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
 _START = datetime(2024, 1, 1, tzinfo=UTC)
 _DAYS_WALKED = 3
 

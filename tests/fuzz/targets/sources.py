@@ -52,7 +52,7 @@ def _tree(entries: list[tuple[bytes, bytes, str]]) -> str:
 
 
 def _trees(data: bytes) -> None:
-    """Lines: the number of a mode, the name of an entry, a tab and what is in it; all in one folder, and in one below."""
+    """Lines: the number of a mode, the name of an entry, a tab and what is in it; all in one folder and below it."""
     _forget()
     folder: list[tuple[bytes, bytes, str]] = []
     plain: dict[bytes, bytes] = {}
@@ -60,12 +60,16 @@ def _trees(data: bytes) -> None:
         head, _, content = line.partition(b"\t")
         mode = _MODES[head[0] % len(_MODES)] if head else _MODES[0]
         name = head[1:] or b"a.yaml"
-        inside = _write("blob", content) if mode != b"40000" else _tree([(b"100644", b"in.yaml", _write("blob", content))])
+        inside = (
+            _write("blob", content) if mode != b"40000" else _tree([(b"100644", b"in.yaml", _write("blob", content))])
+        )
         folder.append((mode, name, inside))
         if mode in {b"100644", b"100755"}:
             plain[name] = content
     folder.sort(key=lambda one: one[1] + (b"/" if one[0] == b"40000" else b""))
-    outer = sorted([*folder, (b"40000", b"zz", _tree(folder))], key=lambda one: one[1] + (b"/" if one[0] == b"40000" else b""))
+    outer = sorted(
+        [*folder, (b"40000", b"zz", _tree(folder))], key=lambda one: one[1] + (b"/" if one[0] == b"40000" else b"")
+    )
     objects = GitObjects(_repository(), bounds=_SMALL)
     with refusing(DirectorError):
         files = objects.files(_commit(_tree(outer)))
@@ -80,7 +84,9 @@ def _check(files: Files) -> None:
         assert file.path.endswith((".yaml", ".yml"))
         assert not any(part.startswith(".") for part in file.path.split("/"))
         assert len(file.data) <= _SMALL.file_bytes
-        assert file.blob == hashlib.sha1(b"blob %d\0%s" % (len(file.data), file.data), usedforsecurity=False).hexdigest()
+        assert (
+            file.blob == hashlib.sha1(b"blob %d\0%s" % (len(file.data), file.data), usedforsecurity=False).hexdigest()
+        )
     for problem in files.problems:
         problem.model_dump_json()
         assert problem.path.isprintable()
@@ -163,7 +169,16 @@ TARGETS = (
             b"tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n\nx\n",
             b"100644 a.yaml\0" + bytes(20) + b"40000 b\0" + bytes(20),
         ],
-        words=("tree ", "parent ", "author ", "committer ", "gpgsig ", "encoding ISO-8859-1\n", "100644 a.yaml", "40000 "),
+        words=(
+            "tree ",
+            "parent ",
+            "author ",
+            "committer ",
+            "gpgsig ",
+            "encoding ISO-8859-1\n",
+            "100644 a.yaml",
+            "40000 ",
+        ),
         most=512,
         seconds=20,
     ),

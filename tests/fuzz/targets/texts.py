@@ -47,7 +47,7 @@ TARGETS = (
         check=_redaction,
         seeds=lambda: [
             b"ssh://user:secret@host/path?token=abc PGPASSWORD=x --password='a b' bd1-token.AAAA",
-            b"encryption_passphrase: abc\npostgresql_databases:\n  - name: x\n    password: |\n      a\n      b\n"
+            b"postgresql_databases:\n  - name: x\n    password: |\n      a\n      b\nencryption_passphrase: abc\n",
             b"ntfy: {topic: x, password: y, access_token: 'z'}\n\x1eencryption_passphrase: other\n",
         ],
         words=("password", "://", "@", "token=", "key: ", "{credential file /x}", "'", '"', "|\n  ", "bd1-enroll."),
@@ -57,7 +57,11 @@ TARGETS = (
         name="addresses",
         promise="a forwarded address counts only from a proxy that is believed, and is never such a proxy itself",
         check=_addresses,
-        seeds=lambda: [b"10.1.2.3\n203.0.113.9, 10.0.0.1", b"unix\n2001:db8::1%eth0", b"192.0.2.7\n::ffff:192.0.2.8, x"],
+        seeds=lambda: [
+            b"10.1.2.3\n203.0.113.9, 10.0.0.1",
+            b"unix\n2001:db8::1%eth0",
+            b"192.0.2.7\n::ffff:192.0.2.8, x",
+        ],
         separator=b"\n",
         words=("10.0.0.1", "::1", "fd00::1", "%", ", ", "::ffff:10.0.0.1", "unix", "127.0.0.1"),
         most=512,

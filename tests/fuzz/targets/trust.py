@@ -102,7 +102,8 @@ def _keys(data: bytes) -> None:
 
 def _sealed(data: bytes) -> None:
     """What somebody sealed to the client's public key, which everybody has: opened only under its own name."""
-    inside, *names = [*parts(data, b"\n"), "nas", "passphrase", "web-1"]
+    said_inside = [*parts(data, b"\n"), "nas", "passphrase", "web-1"]
+    inside, names = said_inside[0], said_inside[1:]
     box = nacl.public.SealedBox(nacl.public.PublicKey(_client().public.sealing_key)).encrypt(inside.encode())
     secret, key, client = names[:3]
     with refusing(TrustError):
@@ -141,9 +142,12 @@ _INNER = {
 TARGETS = (
     Target(
         name="envelopes",
-        promise="bytes are an envelope of the pinned director only when it signed exactly that payload; else TrustError",
+        promise="bytes are an envelope of the pinned director only when it signed exactly that payload",
         check=_envelope,
-        seeds=lambda: [*map(_signed, _EVER_SIGNED), json.dumps({**json.loads(_signed(b"{}")), "signatures": []}).encode()],
+        seeds=lambda: [
+            *map(_signed, _EVER_SIGNED),
+            json.dumps({**json.loads(_signed(b"{}")), "signatures": []}).encode(),
+        ],
         words=("payload", "payloadType", "signatures", "keyid", "sig", "e30", "e30=", PAYLOAD_TYPE),
     ),
     Target(

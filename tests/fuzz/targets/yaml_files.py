@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from reconciler.core import emit, yaml_reader
+from reconciler.core.yaml_document import MAX_PROBLEMS
 from tests.fuzz.target import Target
 
 _OTHERWISE = re.compile(rb"\d\d\d\d-\d|\.(?:inf|Inf|INF)|%YAML|!|\d:\d|\xef\xbb\xbf")
@@ -22,7 +23,7 @@ text to us, tags are refused."""
 
 
 def _places(result: yaml_reader.ReadResult, lines: int) -> None:
-    assert len(result.problems) <= yaml_reader.MAX_PROBLEMS
+    assert len(result.problems) <= MAX_PROBLEMS
     for problem in result.problems:
         assert problem.message
         assert 0 <= problem.line <= lines + 1, problem
@@ -36,7 +37,12 @@ def _places(result: yaml_reader.ReadResult, lines: int) -> None:
 
 def _read(data: bytes) -> None:
     result = yaml_reader.read(data, path="a.yaml")
-    _places(result, data.decode("utf-8", "replace").count("\n") + len(re.findall("[\r\x85\u2028\u2029]", str(data, "utf-8", "replace"))) + 1)
+    _places(
+        result,
+        data.decode("utf-8", "replace").count("\n")
+        + len(re.findall("[\r\x85\u2028\u2029]", str(data, "utf-8", "replace")))
+        + 1,
+    )
     again = yaml_reader.read(data, path="a.yaml")
     assert json.dumps([one.content for one in again.documents]) == json.dumps([one.content for one in result.documents])
     if not result.problems and len(data) < 2_048 and not _OTHERWISE.search(data):
