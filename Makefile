@@ -38,8 +38,7 @@ format: install ## rewrite the code in the project's style
 .PHONY: test
 test: install ## set up what the tests need and run all of them: units, contracts and e2e
 	@tools/system-packages borg chromium git ssh sshd
-	$(PYTEST) --ignore=tests/browser
-	$(PYTEST) tests/browser
+	$(PYTEST)
 
 .PHONY: test-unit
 test-unit: install ## run what needs no socket, no database and no program, which takes seconds
@@ -48,8 +47,7 @@ test-unit: install ## run what needs no socket, no database and no program, whic
 .PHONY: coverage
 coverage: install ## run all tests and show which branches none of them takes
 	@tools/system-packages borg chromium git ssh sshd
-	$(PYTEST) --ignore=tests/browser --cov --cov-report=
-	$(PYTEST) tests/browser --cov --cov-append --cov-report=term
+	$(PYTEST) --cov --cov-report=term
 
 .PHONY: bench
 bench: install ## measure how fast it is against floors, in one table; fails when something misses (QUICK=1: small sizes)

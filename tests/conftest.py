@@ -15,6 +15,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.order import dealt
+
 TESTS = Path(__file__).parent
 E2E = TESTS / "e2e"
 UNITS = (
@@ -25,6 +27,8 @@ UNITS = (
     TESTS / "web_readonly" / "test_formats.py",
 )
 """What needs no socket, no database and no program: seconds, for working on the code. `make test` runs all."""
+LONG = (E2E, TESTS / "browser", TESTS / "simulator", TESTS / "soak", TESTS / "fuzz")
+"""What takes minutes: each of several workers begins with its part of it."""
 
 ATTACKS = frozenset(re.findall(r"`(test_\w+)`", (TESTS.parent / "SECURITY.md").read_text(encoding="utf-8")))
 """The attacks and their twins, by the table that promises them."""
@@ -42,6 +46,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("e2e")
         if any(place in {item.path, *item.path.parents} for place in UNITS):
             item.add_marker("unit")
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        items[:] = dealt(
+            items,
+            file=lambda item: item.path,
+            is_long=lambda path: not set(LONG).isdisjoint(path.parents),
+            workers=workers,
+        )
 
 
 @pytest.fixture(scope="session", autouse=True)

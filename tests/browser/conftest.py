@@ -34,8 +34,8 @@ Open = Callable[..., "Page"]
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, as the set-up installs it; its absence is a failure and no reason to skip.
 
-    While it is there, Playwright's loop runs in this thread, where asynchronous tests want theirs: it ends with the
-    module, and `make test` runs these tests in processes of their own.
+    While it is there, Playwright's loop runs in this thread, where asynchronous tests want theirs: so it ends with the
+    module.
     """
     program = shutil.which("chromium")
     assert program is not None, "there is no chromium; run: tools/system-packages chromium"
