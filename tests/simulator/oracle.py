@@ -16,7 +16,7 @@ import contextlib
 import hashlib
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -187,6 +187,21 @@ class Oracle:
         found = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
         wanted = {path: content for path, content in told.files.items() if "/" not in path}
         return "" if found == wanted else f"{name} has other files than it applied: {sorted(found)}"
+
+    def judge_state(self, expected: Mapping[str, str]) -> None:
+        """Judge what the director believes its clients to follow, once all is delivered."""
+        known = {row[0]: row[1:] for row in self._rows("SELECT client, digest, refused FROM observed")}
+        for name, digest in expected.items():
+            if known.get(name) != (digest, 0):
+                self.object(f"the director believes that {name} follows {known.get(name)}, and it follows {digest}")
+        for client, backup, running, last, outcome, actual in self._rows(
+            "SELECT backups.client, backups.backup, running, last_run, last_outcome, outcome FROM backups"
+            " LEFT JOIN runs ON runs.id = last_run"
+        ):
+            if running:
+                self.object(f"the director believes that {backup} on {client} runs as {running}")
+            if last and outcome != actual:
+                self.object(f"the director believes that {backup} on {client} {outcome}, and run {last} {actual}")
 
     def judge_reports(self, executions: Iterable[Execution]) -> None:
         """Judge what the director's store knows, once all is delivered."""

@@ -167,6 +167,7 @@ class Story:
         await self._live_quietly()
         await self._drain()
         world.oracle.judge_reports(world.executions)
+        world.oracle.judge_state(world.expected())
         self._judge_memory()
         if world.oracle.violations:
             raise Violation("at the end of it all")
