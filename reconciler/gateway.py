@@ -51,6 +51,8 @@ _log = structlog.get_logger(__name__)
 
 _CHUNK: Final = 1024
 """So many are sent their desired state before others have their turn: some 30 ms."""
+_AHEAD_SECONDS: Final = 60.0
+"""How often one client can be the reason of a pass: whoever lies about what it holds could keep the loop at work."""
 _LARGE: Final = 4096
 """Characters of a frame that is heard in its turn."""
 
@@ -118,8 +120,10 @@ class Gateway:
             max_handshakes=settings.max_handshakes,
             random=self._random,
         )
+        self._on_ahead = on_ahead
+        self._told_ahead: dict[str, float] = {}
         self._publishing = Publishing(
-            store=store, clock=clock, metrics=metrics, background=self._background, on_ahead=on_ahead
+            store=store, clock=clock, metrics=metrics, background=self._background, on_ahead=self._tell_ahead
         )
         self._hearing = Hearing(
             store=store, clock=clock, metrics=metrics, audit=self._audit, publishing=self._publishing
@@ -201,6 +205,13 @@ class Gateway:
                     self._part(session, refusals.withdrawn())
                 case _:
                     pass
+
+    def _tell_ahead(self, client: str, generation: int) -> None:
+        now = self._clock.monotonic()
+        if self._on_ahead is None or now - self._told_ahead.get(client, -_AHEAD_SECONDS) < _AHEAD_SECONDS:
+            return
+        self._told_ahead[client] = now
+        self._on_ahead(client, generation)
 
     # --- Life ---------------------------------------------------------------------------------------------------------
 

@@ -181,3 +181,32 @@ async def test_reports_with_rising_numbers_are_all_stored(house, me):
     await told(house, me, event("First"), event("Second"))
 
     assert await house.events() == ["First", "Second"]
+
+
+# --- What a client says that it holds ---
+
+
+async def test_a_client_that_lies_about_what_it_holds_cannot_keep_the_loop_at_work(house, me):
+    house.commit(web_1=me)
+    await house.issue(me, generation=7)
+    client = await house.enter(me)
+    for generation in range(8, 28):
+        client.send(wire.Pull(generation=generation))
+        await client.receive()
+
+    assert house.ahead == [("web-1", 8)]
+
+
+async def test_each_client_that_is_ahead_is_told_on_and_again_a_minute_later(house, me, other):
+    house.commit(web_1=me, web_2=other)
+    await house.issue(me, generation=7)
+    await house.issue(other, name="web-2", generation=7)
+    first, second = await house.enter(me), await house.enter(other, "web-2")
+    for client in (first, second):
+        client.send(wire.Pull(generation=8))
+        await client.receive()
+    await house.clock.advance(60)
+    first.send(wire.Pull(generation=9))
+    await first.receive()
+
+    assert house.ahead == [("web-1", 8), ("web-2", 8), ("web-1", 9)]
