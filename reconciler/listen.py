@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 import stat
 from dataclasses import dataclass, field
@@ -29,6 +30,17 @@ if TYPE_CHECKING:
 BACKLOG: Final = 4096
 MAX_UNPROVED_BYTES: Final = 64 * 1024
 """What a connection may send before its handshake is over: request head and two small frames."""
+
+
+MAX_CONNECTIONS: Final = 1_048_576
+
+
+def allow_connections() -> None:
+    """Let this process hold as many connections as the system allows: with the usual limit, a thousand are too many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS if hard == resource.RLIM_INFINITY else min(hard, MAX_CONNECTIONS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +141,7 @@ class Listeners:
         Raises:
             TransientError: an address is in use, or is not ours.
         """
+        allow_connections()
         # The timeout is also the only limit on a connection that never finishes its request head.
         self._server = _Server(
             self.handler,

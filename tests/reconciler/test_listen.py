@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from reconciler import tls
 from reconciler.gateway import GatewaySettings
-from reconciler.listen import Address
+from reconciler.listen import MAX_CONNECTIONS, Address, allow_connections
 from schema import wire
 from schema.errors import TerminalError, TransientError, TrustError
 from tests.client.virtual_clock import VirtualClock
@@ -160,3 +161,15 @@ async def test_when_the_place_of_the_numbers_is_taken_nothing_else_stays_open(tm
         await house.open()
     await house.store.close()
     assert not Path(door.path).exists()
+
+
+def test_a_director_may_hold_as_many_connections_as_the_system_allows():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, before[1]), before[1]))
+
+        allow_connections()
+
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(before[1], MAX_CONNECTIONS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
