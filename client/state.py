@@ -126,6 +126,9 @@ class StateDirectory:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._lock = descriptor
+        # Of a first start that was killed: a copy of the key that nobody needs.
+        for unfinished in self.path.glob("*.identity.*"):
+            unfinished.unlink(missing_ok=True)
 
     def unlock(self) -> None:
         """Let go of the lock."""

@@ -67,6 +67,9 @@ def only_director(directory: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        # Of a first start that was killed: a copy of the key that nobody needs.
+        for unfinished in directory.glob(".identity.*"):
+            unfinished.unlink(missing_ok=True)
         yield
     finally:
         os.close(descriptor)

@@ -89,6 +89,8 @@ def self_signed_certificate(directory: Path, *, names: Iterable[str], now: dt.da
         TransientError: the disk refused to keep a new one.
     """
     certificate, key = directory / "tls.crt", directory / "tls.key"
+    if certificate.exists():
+        _finish(key)
     if not (certificate.exists() and key.exists()):
         if certificate.exists() or key.exists():
             present, missing = (certificate, key) if certificate.exists() else (key, certificate)
@@ -127,13 +129,26 @@ def _create(certificate: Path, key: Path, *, names: Iterable[str], now: dt.datet
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     try:
-        # The key goes last: a certificate without it says that the first start was interrupted, and names no secret.
-        _write(certificate, made.public_bytes(serialization.Encoding.PEM))
-        _write(key, text)
+        # Both are whole on the disk before either has its name, and the key is the last to get it. Whenever the first
+        # start is killed, the next one starts over or finishes; half of a pair is only ever what somebody removed.
+        for path, content in ((certificate, made.public_bytes(serialization.Encoding.PEM)), (key, text)):
+            _unfinished(path).unlink(missing_ok=True)
+            _write(_unfinished(path), content)
+        _unfinished(certificate).replace(certificate)
+        _finish(key)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            certificate.unlink()
         raise TransientError(f"cannot write the certificate into {certificate.parent}: {error.strerror}") from None
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
+def _finish(key: Path) -> None:
+    """Give the key its name, when the certificate has its own and a kill came between the two."""
+    if not key.exists():
+        with contextlib.suppress(FileNotFoundError):
+            _unfinished(key).replace(key)
 
 
 def _alternative_names(names: Iterable[str]) -> list[x509.GeneralName]:

@@ -2,25 +2,27 @@
 
 ``python fast_client.py SETTINGS RECORD``: the agent as ``director-client run`` builds it. ``FAST_CLOCK`` is the speed
 and the moment at which both clocks agree, so that time goes on evenly when the process is killed and started again.
-Each run whose start or end is durable is written to RECORD, a line each, which no kill takes back.
+Each run whose start or end is durable is written to RECORD, a line each, which no kill takes back: by the thread that
+stored it, right after the transaction, whatever became of the task that asked for it. ``steps`` says how it is killed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from client import log
 from client.clock import SystemClock
-from client.outbox import Outbox
+from client.outbox import Database, Entry, Notes
 from client.service import serve
 from client.settings import read_settings
-from schema.observed import Report
+from tests.e2e import steps
 
 
 class FastClock(SystemClock):
@@ -41,29 +43,34 @@ class FastClock(SystemClock):
 
 
 def keep_record(file: Path) -> None:
-    """Write down every run of which the outbox has stored a report."""
+    """Write down every run of which the outbox has stored a report, and every event."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    append = Outbox.append
+    write = Database.write
 
-    async def recorded(self: Outbox, *reports: Report, notes: Mapping[str, str | None] | None = None) -> None:
-        await append(self, *reports, notes=notes)
-        for line in _lines(reports):
-            os.write(descriptor, line.encode())
+    def recorded(self: Database, batch: list[Entry], notes: Notes) -> None:
+        write(self, batch, notes)
+        lines = "".join(_lines(batch))
+        if lines:
+            os.write(descriptor, lines.encode())
 
-    Outbox.append = recorded  # type: ignore[method-assign]
+    Database.write = recorded  # type: ignore[method-assign]
 
 
-def _lines(reports: Iterable[Report]) -> Iterable[str]:
-    for report in reports:
-        if report.type == "run-started":
-            yield f"{report.run} started\n"
-        if report.type == "run-finished":
-            yield f"{report.run} {report.outcome.value}\n"
+def _lines(batch: Iterable[Entry]) -> Iterable[str]:
+    for entry in batch:
+        report = json.loads(entry.body)
+        if entry.type == "run-started":
+            yield f"{report['run']} started\n"
+        if entry.type == "run-finished":
+            yield f"{report['run']} {report['outcome']}\n"
+        if entry.type == "event":
+            yield f"event {report['reason']}\n"
 
 
 def main() -> None:
     speed, start = os.environ["FAST_CLOCK"].split()
     keep_record(Path(sys.argv[2]))
+    steps.watch_as_told()
     log.configure("info")
     asyncio.run(serve(read_settings(Path(sys.argv[1])), clock=FastClock(float(speed), float(start))))
 

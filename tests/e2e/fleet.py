@@ -24,6 +24,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -284,7 +285,12 @@ class Fleet:
     def recorded(self, name: str) -> dict[str, str]:
         """Return by run what a fast client has written down last of it: ``started``, or its outcome."""
         lines = self.record(name).read_text().split("\n")[:-1] if self.record(name).exists() else []
-        return dict(line.split(" ") for line in lines)
+        return dict(line.split(" ") for line in lines if not line.startswith("event "))
+
+    def recorded_events(self, name: str) -> Counter[str]:
+        """Return how often a fast client has told of what, by reason."""
+        lines = self.record(name).read_text().split("\n")[:-1] if self.record(name).exists() else []
+        return Counter(line.removeprefix("event ") for line in lines if line.startswith("event "))
 
     def managed(self, client: str) -> dict[str, bytes]:
         """Return the managed files of a machine, by name."""
