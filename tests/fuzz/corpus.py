@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 _OURS = tuple(f"{ROOT}/{name}/" for name in ("schema", "reconciler", "client", "web_readonly"))
 MOST_BYTES = 90_000
 """Of one target's corpus."""
+FAULT = "fault-"
+"""Begins the names of inputs that once broke a promise: these stay."""
 
 
 def inputs(target: Target) -> list[bytes]:
@@ -35,15 +37,16 @@ def keep(target: Target, found: Path) -> int:
     for data in seeds:
         known |= reached(target, data)
     chosen: list[bytes] = []
+    faults = {path.name: path.read_bytes() for path in _files(FOLDER / target.name) if path.name.startswith(FAULT)}
     for data in sorted(candidates - set(seeds), key=lambda one: (len(one), one)):
         more = reached(target, data) - known
         if more and sum(map(len, chosen)) + len(data) <= MOST_BYTES:
             known |= more
             chosen.append(data)
     shutil.rmtree(FOLDER / target.name, ignore_errors=True)
-    for data in chosen:
+    for name, data in [*((hashlib.sha256(one).hexdigest()[:16], one) for one in chosen), *faults.items()]:
         (FOLDER / target.name).mkdir(parents=True, exist_ok=True)
-        (FOLDER / target.name / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
+        (FOLDER / target.name / name).write_bytes(data)
     return len(chosen)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import hashlib
 import importlib
+import signal
 import sys
 from pathlib import Path
 from random import Random
@@ -26,6 +27,7 @@ def main() -> None:
     name, *options = sys.argv[1:]
     atheris = importlib.import_module("atheris")  # which `make fuzz` installs, and no type checker needs
     faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     prepare_process()
     with atheris.instrument_imports(include=OURS):
         target = targets.load()[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import tempfile
 from functools import cache
 from io import StringIO
@@ -74,12 +75,14 @@ def _client_settings(data: bytes) -> None:
 
 
 @cache
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="fuzz-")
+def _scratch() -> Path:
+    made = tempfile.TemporaryDirectory(prefix="fuzz-")
+    atexit.register(made.cleanup)
+    return Path(made.name)
 
 
 def _director_settings(data: bytes) -> None:
-    file = Path(_scratch().name) / "director.toml"
+    file = _scratch() / "director.toml"
     file.write_bytes(data)
     with refusing(TerminalError):
         settings = load_settings(file)

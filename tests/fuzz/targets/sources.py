@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import os
@@ -21,13 +22,15 @@ _SMALL = Bounds(file_bytes=4_096, total_bytes=16_384, files=8, entries=40, depth
 
 
 @cache
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="fuzz-git-")
+def _scratch() -> Path:
+    made = tempfile.TemporaryDirectory(prefix="fuzz-git-")
+    atexit.register(made.cleanup)
+    return Path(made.name)
 
 
 @cache
 def _repository() -> Path:
-    path = Path(_scratch().name) / "source.git"
+    path = _scratch() / "source.git"
     make_repository(path, branch="main", bare=True)
     return path
 
@@ -96,7 +99,7 @@ def _as_folder(plain: dict[bytes, bytes], files: Files) -> None:
     """Nothing but files, whose names a file system takes: a plain folder shows the same, once and once below ``zz``."""
     if not all(_is_name(name) for name in plain) or b"zz" in plain:
         return
-    root = Path(_scratch().name) / "folder"
+    root = _scratch() / "folder"
     shutil.rmtree(root, ignore_errors=True)
     for place in (os.fsencode(root), os.fsencode(root / "zz")):
         os.makedirs(place)  # noqa: PTH103 - names that are bytes
