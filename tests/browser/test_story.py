@@ -53,7 +53,7 @@ def test_from_an_empty_house_to_a_healed_drift(fleet: Fleet, opened: Open) -> No
     fleet.enrol("atlas")
     expect(overview.locator("main")).to_contain_text("asks to be let in", timeout=SOON)
 
-    (fleet.folder / "atlas/source/large").write_bytes(os.urandom(48_000_000))
+    (fleet.folder / "atlas/source/large").write_bytes(os.urandom(24_000_000))
     fleet.approve_in_source("atlas")
     fleet.write_backup("photos", "atlas", compression="lzma,6")
     fleet.push("Back up the photos")
