@@ -88,11 +88,13 @@ FIRST_MOMENT = datetime(2, 1, 1, tzinfo=UTC)
 LAST_MOMENT = datetime(9998, 12, 31, tzinfo=UTC)
 """A year within what Python can tell, so that no time zone, and no span added to what a stranger says, leads out."""
 
+_FIRST_YEAR, _LAST_YEAR = FIRST_MOMENT.year, LAST_MOMENT.year
+
 
 def _utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a time needs an offset, for example 2026-11-23T18:00:00Z")
-    if FIRST_MOMENT.year < value.year < LAST_MOMENT.year:  # almost always, and of every log line
+    if _FIRST_YEAR < value.year < _LAST_YEAR:  # almost always, and of every log line
         return value.astimezone(UTC)
     try:
         return min(max(value.astimezone(UTC), FIRST_MOMENT), LAST_MOMENT)

@@ -33,7 +33,7 @@ from schema.observed import (
     StateReport,
     Trigger,
 )
-from schema.tables import moment_text
+from schema.tables import moment_text, moment_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -247,9 +247,10 @@ class _Sink:
         if not lines or not self._owns(report.run, backup="", at=lines[0].at):
             return
         run = report.run
+        texts = moment_texts(line.at for line in lines)
         self._lines += [
-            (run, number, moment_text(line.at), line.level, line.message)
-            for number, line in enumerate(lines, report.first)
+            (run, number, at, line.level, line.message)
+            for number, (at, line) in enumerate(zip(texts, lines, strict=True), report.first)
         ]
         self._counts[run] = max(self._counts.get(run, 0), report.first + len(lines))
 
