@@ -24,23 +24,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypedDict
 
-from reconciler.core.catalogue import SourceFile
-from reconciler.source_files import (
-    Bounds,
-    Exceeded,
-    Files,
-    Tally,
-    bad_name,
-    exceeded,
-    is_hidden,
-    is_resource,
-    skipped,
-    too_large,
-)
-from schema.errors import DirectorError, Problem, TerminalError, TransientError, scrub
+from reconciler.git_files import ResourceFiles
+from reconciler.source_files import Bounds, Files
+from schema.errors import DirectorError, TerminalError, TransientError, scrub
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _REVISION = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SECONDS = 120
@@ -119,19 +108,6 @@ def discover(folder: Path) -> Place | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One line of ``git ls-tree``: a file, folder, link or submodule, by its path from the root of the repository."""
-
-    mode: str
-    blob: str
-    path: str
-
-    @property
-    def name(self) -> str:
-        return self.path.rpartition("/")[2]
-
-
 class GitObjects:
     """Reads commits and resource files. ``directory`` is a bare repository, a ``.git``, or the root of a work tree.
 
@@ -143,9 +119,7 @@ class GitObjects:
     ) -> None:
         self.directory = directory
         self._environment = {name: environment[name] for name in _PASSED_ON if name in environment} | _ENVIRONMENT
-        self._bounds = bounds or Bounds()
-        self._known: dict[str, SourceFile] = {}
-        """The files of the last revision that was read, by path: a one-file commit reads one file."""
+        self._files = ResourceFiles(self, bounds or Bounds())
 
     def head(self, reference: str) -> str | None:
         """Return the revision of ``refs/…``, or None when there is no such reference."""
@@ -189,11 +163,19 @@ class GitObjects:
 
         Without ``old``, or when ``old`` is gone, these are simply the newest commits of ``new``.
         """
-        self._require(new)
-        until = [f"^{old}"] if old is not None and self._has(old) else []
         order = ["--topo-order", f"--max-count={limit}", f"--format={_LOG_FORMAT}"]
-        output = self._read("rev-list", *order, new, *until, "--").decode("utf-8", "replace").split("\0")
-        return [_commit(output[start + 1 : start + 7]) for start in range(0, len(output) - 7, 7)]
+        if not is_revision(new):
+            self._require(new)
+        until = [f"^{old}"] if old is not None and is_revision(old) else []
+        try:
+            output = self.read("rev-list", *order, new, *until, "--")
+        except Damaged:  # or one of them is not there
+            self._require(new)
+            if old is None or self._has(old):
+                raise
+            output = self.read("rev-list", *order, new, "--")
+        fields = output.decode("utf-8", "replace").split("\0")
+        return [_commit(fields[start + 1 : start + 7]) for start in range(0, len(fields) - 7, 7)]
 
     def is_descendant(self, revision: str, *, of: str) -> bool:
         """Whether ``revision`` is ``of`` or was built upon it, by any parent. An unknown ``of`` was rewritten away."""
@@ -214,26 +196,17 @@ class GitObjects:
             TerminalError: there is no such revision, or no such folder in it.
             Damaged: the repository lost objects of it.
         """
-        self._require(revision)
-        if path:
-            self._require_folder(revision, path)
-        problems: list[Problem] = []
-        tally = Tally(self._bounds)
+        if not is_revision(revision):
+            self._require(revision)
         try:
-            wanted = list(self._wanted(self._entries(revision, path, tally), problems))
-            known = {entry.path: self._known[entry.path] for entry in wanted if self._is_known(entry)}
-            tally.add(files=len(known), size=sum(len(file.data) for file in known.values()))
-            unknown = [entry for entry in wanted if entry.path not in known]
-            read = self._contents(self._fitting(unknown, tally, problems))
-        except Exceeded as reason:
-            return exceeded(reason)
-        self._known = known | {file.path: file for file in read}
-        files = sorted(self._known.values(), key=lambda file: file.path)
-        return Files(tuple(files), tuple(problems))
+            return self._files.read(revision, path)
+        except DirectorError:
+            self._require(revision)
+            raise
 
     def set(self, name: str, value: str) -> None:
         """Write a value into the repository's own configuration."""
-        self._read("config", "--local", name, value)
+        self.read("config", "--local", name, value)
 
     def setting(self, name: str, *, kind: str = "path") -> str | None:
         """Return a value of the repository's own configuration. ``kind`` is one of git's types, such as ``bool``."""
@@ -243,98 +216,12 @@ class GitObjects:
         """Return the folder of the branches, for watching. Linked work trees share that of their repository."""
         return Path(self._ask("rev-parse", "--git-path", "refs/heads"))
 
-    # --- Trees and files ----------------------------------------------------------------------------------------------
-
-    def _entries(self, revision: str, path: str, tally: Tally) -> Iterator[_Entry]:
-        """List everything below ``path``, folders too: they count, or trees that repeat each other would not end."""
-        prefix = f"{path}/" if path else ""
-        with self._stream("ls-tree", "-r", "-t", "-z", "--full-tree", f"{revision}:{path}") as chunks:
-            for line in _lines(chunks):
-                head, _, name = line.partition(b"\t")
-                mode, _, blob = head.decode().split(" ")
-                entry = _Entry(mode, blob, prefix + name.decode("utf-8", "surrogateescape"))
-                tally.add(entries=1)
-                tally.check_depth(entry.path)
-                yield entry
-
-    def _wanted(self, entries: Iterable[_Entry], problems: list[Problem]) -> Iterator[_Entry]:
-        """Yield the resource files; add to ``problems`` what looks like one and is none."""
-        left_out: set[str] = set()
-        for entry in entries:
-            parent = entry.path.rpartition("/")[0]
-            if parent in left_out or is_hidden(entry.name):
-                left_out.add(entry.path)
-                continue
-            is_file = entry.mode in {"100644", "100755", "100664"}
-            if is_file and not is_resource(entry.name):
-                continue
-            if not entry.name.isprintable():
-                left_out.add(entry.path)
-                problems.append(bad_name(entry.path))
-            elif is_file:
-                yield entry
-            elif entry.mode != "040000":
-                problems.append(skipped(entry.path, "submodule" if entry.mode == "160000" else "symbolic link"))
-
-    def _is_known(self, entry: _Entry) -> bool:
-        known = self._known.get(entry.path)
-        return known is not None and known.blob == entry.blob
-
-    def _fitting(self, entries: Sequence[_Entry], tally: Tally, problems: list[Problem]) -> list[_Entry]:
-        """Return the files that are small enough, by their sizes alone."""
-        fitting: list[_Entry] = []
-        if not entries:
-            return fitting
-        blobs = "".join(f"{entry.blob}\n" for entry in entries)
-        output = self._read("cat-file", "--batch-check=%(objecttype) %(objectsize)", data=blobs.encode())
-        for entry, line in zip(entries, output.decode().splitlines(), strict=True):
-            kind, _, size = line.partition(" ")
-            if kind != "blob":
-                raise self._damaged(f"{entry.path}: {line}")
-            if int(size) > tally.bounds.file_bytes:
-                problems.append(too_large(entry.path, int(size), tally.bounds))
-                continue
-            tally.add(files=1, size=int(size))
-            fitting.append(entry)
-        return fitting
-
-    def _contents(self, entries: Sequence[_Entry]) -> list[SourceFile]:
-        if not entries:
-            return []
-        output = self._read("cat-file", "--batch", data="".join(f"{entry.blob}\n" for entry in entries).encode())
-        files = []
-        place = 0
-        for entry in entries:
-            end = output.find(b"\n", place)
-            blob, kind, *size = output[place:end].decode(errors="replace").split(" ")
-            if blob != entry.blob or kind != "blob":
-                raise self._damaged(f"{entry.path}: {kind}")
-            place = end + 1 + int(size[0])
-            files.append(SourceFile(entry.path, entry.blob, output[end + 1 : place]))
-            place += 1
-        return files
-
-    def _require_folder(self, revision: str, path: str) -> None:
-        """Check ``path`` name by name, so that a wrong part can be named."""
-        above = ""
-        for name in path.split("/"):
-            listed = self._read("ls-tree", "-d", "-z", "--full-tree", f"{revision}:{above}")
-            folders = [os.fsdecode(line.partition(b"\t")[2]) for line in listed.split(b"\0") if line[:6] == b"040000"]
-            if name not in folders:
-                near = difflib.get_close_matches(name, folders, n=1)
-                meant = f"did you mean '{f'{above}/' if above else ''}{near[0]}'?" if near else ""
-                raise TerminalError(
-                    f"there is no folder '{path}' in revision {revision[:12]} of the source",
-                    hint=meant or "set the source's `path` to a folder of the repository, or leave it empty",
-                )
-            above = f"{above}/{name}" if above else name
-
     # --- Git ----------------------------------------------------------------------------------------------------------
 
     def _has(self, revision: str) -> bool:
         if not is_revision(revision):
             return False
-        answer = self._read("cat-file", "--batch-check=%(objecttype)", data=f"{revision}\n".encode())
+        answer = self.read("cat-file", "--batch-check=%(objecttype)", data=f"{revision}\n".encode())
         return answer.strip() == b"commit"
 
     def _require(self, revision: str) -> None:
@@ -344,7 +231,7 @@ class GitObjects:
                 hint="it may have been removed by a force-push and the clean-up after it",
             )
 
-    def _read(self, *arguments: str, data: bytes = b"") -> bytes:
+    def read(self, *arguments: str, data: bytes = b"") -> bytes:
         """Run git on objects that must be there: failing, or as much as complaining, means damage."""
         done = self._run(arguments, data)
         if done.returncode != 0 or _complains(done.stderr):
@@ -373,7 +260,7 @@ class GitObjects:
             raise _not_started(error) from error
 
     @contextlib.contextmanager
-    def _stream(self, *arguments: str) -> Iterator[Iterator[bytes]]:
+    def stream(self, *arguments: str) -> Iterator[Iterator[bytes]]:
         """Run git and hand over what it prints as it comes; whoever has enough leaves, and git ends."""
         with contextlib.ExitStack() as stack:
             complaints = stack.enter_context(tempfile.TemporaryFile())
@@ -421,9 +308,10 @@ class GitObjects:
                 f"cannot read the source: '{self.directory}' has a format that this git does not know",
                 hint=f"upgrade git; it says: {text}",
             )
-        return self._damaged(text.replace("\n", "; "))
+        return self.damaged(text.replace("\n", "; "))
 
-    def _damaged(self, reason: str) -> Damaged:
+    def damaged(self, reason: str) -> Damaged:
+        """Return the error of a repository that lost objects."""
         return Damaged(
             f"the Git repository '{self.directory}' is damaged: {reason}",
             hint=f"`git -C '{self.directory}' fsck` says what is missing; restore it, or clone it anew",
@@ -435,7 +323,7 @@ def make_repository(directory: Path, *, branch: str, bare: bool) -> None:
     objects = GitObjects(directory if bare else directory / ".git")
     objects.directory.mkdir(parents=True, exist_ok=True)
     # Git would look for the work tree where it is started; made bare, ".git" belongs to the folder around it.
-    objects._read("init", "--bare", "--quiet", "--template=", f"--initial-branch={branch}")  # noqa: SLF001
+    objects.read("init", "--bare", "--quiet", "--template=", f"--initial-branch={branch}")
     if not bare:
         objects.set("core.bare", "false")
         objects.set("core.logAllRefUpdates", "true")
@@ -455,14 +343,6 @@ def _not_started(error: Exception) -> DirectorError:
     if isinstance(error, FileNotFoundError):
         return TerminalError("cannot read the source: there is no `git` program", hint="install git")
     return TransientError(f"cannot read the source: {error}")
-
-
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Cut chunks into what stands before each NUL."""
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\0")
-        yield from lines
 
 
 def _commit(fields: Sequence[str]) -> Commit:

@@ -249,9 +249,7 @@ class Reconciler:
             # Judged before: only what time or approvals changed is left to do.
             return await self._renew(self._judged[1])
         await self._restore()
-        this.commit = await asyncio.to_thread(self._source.commit, this.head)
-        acknowledged = plan.acknowledgements(await asyncio.to_thread(self._messages, this.head))
-        await self._verify(this.head, acknowledged)
+        acknowledged = await asyncio.to_thread(self._look_back, this)
         this.build = await asyncio.to_thread(self._build, this.head)
         this.build.require_ok()
         this.was_published = this.head == self._status.revision
@@ -283,23 +281,26 @@ class Reconciler:
             return
         self._published = built if built.ok else None
 
-    def _messages(self, head: str) -> list[str]:
-        """Return the commit messages since the published revision; only the head's own when history was rewritten."""
-        published = self._status.revision or None
-        if published is None or not self._source.is_descendant(head, of=published):
-            return [self._source.commit(head).message]
-        return [commit.message for commit in self._source.log(published, head)]
+    def _look_back(self, this: _Pass) -> frozenset[str]:
+        """Find the commit, and return what the commits since the published revision acknowledge.
 
-    async def _verify(self, head: str, acknowledged: frozenset[str]) -> None:
-        published = self._status.revision
-        if not published or head in self._acknowledged or acknowledged & {"history-rewritten", "all"}:
-            return
-        if not await asyncio.to_thread(self._source.is_descendant, head, of=published):
-            raise _Held(
-                self._hold(
-                    head, "HistoryRewritten", f"revision {head[:12]} is not built upon the published {published[:12]}"
-                )
-            )
+        When history was rewritten, these are the head's own words only, and it is held.
+        """
+        head, published = this.head, self._status.revision
+        commits = self._source.log(published, head) if published and published != head else []
+        this.commit = commits[0] if commits else self._source.commit(head)
+        is_built_upon = (
+            not published
+            or published == head
+            or any(published in commit.parents for commit in commits)
+            or self._source.is_descendant(head, of=published)
+        )
+        words = commits if is_built_upon and commits else [this.commit]
+        acknowledged = plan.acknowledgements(commit.message for commit in words)
+        if not is_built_upon and head not in self._acknowledged and not acknowledged & {"history-rewritten", "all"}:
+            message = f"revision {head[:12]} is not built upon the published {published[:12]}"
+            raise _Held(self._hold(head, "HistoryRewritten", message))
+        return acknowledged
 
     def _build(self, revision: str) -> Build:
         files = self._source.files(revision)
