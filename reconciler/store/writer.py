@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 MAX_WAITING: Final = 512
 """Calls in the queue; more wait at the door (back-pressure)."""
-MAX_BATCH: Final = 128
+MAX_BATCH: Final = 256
 MAX_BATCH_SECONDS: Final = 0.1
 """A batch takes no further call after this long, so that no commit keeps the others waiting."""
 
