@@ -331,6 +331,8 @@ class Outbox:
 
     async def flush(self) -> None:
         """Write what waits in memory; a caller that is cancelled leaves no half-known transaction behind."""
+        if not self._waiting and not self._flushes:
+            return  # as at rest, every few seconds
         task = asyncio.ensure_future(self._flush())
         self._flushes.add(task)
         task.add_done_callback(self._flushed)
