@@ -82,6 +82,9 @@ class WebSocketDialer:
                 ) from None
             if isinstance(error, (aiohttp.ClientError, OSError, TimeoutError, ValueError)):
                 raise TransientError(f"cannot reach the director at {self.url}: {_reason(error)}") from None
+            if isinstance(error, AssertionError):
+                # aiohttp asserts that the connection outlives the answer to its upgrade; who is on the way may end it.
+                raise TransientError(f"cannot reach the director at {self.url}: it hung up at once") from None
             raise
         return _WebSocket(session, socket)
 

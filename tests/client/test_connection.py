@@ -10,7 +10,7 @@ from random import Random
 from typing import Any, Self
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from client.connection import LONGEST_DELAY, Backoff, Connection, Credentials, Ended, Status, bounded, open_session
 from client.dial import WebSocketDialer
@@ -508,3 +508,13 @@ async def test_a_redirect_is_not_followed(tmp_path):
     with pytest.raises(TransientError, match="redirect"):
         await WebSocketDialer(f"unix://{tmp_path}/redirect.sock")()
     await runner.cleanup()
+
+
+async def test_who_hangs_up_as_soon_as_it_took_us_is_tried_again_like_any_other(tmp_path, monkeypatch):
+    async def as_if_it_hung_up(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(ClientSession, "ws_connect", as_if_it_hung_up)
+
+    with pytest.raises(TransientError, match="hung up"):
+        await WebSocketDialer(f"unix://{tmp_path}/director.sock")()
