@@ -1,4 +1,4 @@
-"""The source of ``backups_source`` as a bare Git repository, written with ``git fast-import``: seconds for 20,000 files."""
+"""The source of ``backups_source`` as a bare Git repository, written with ``git fast-import``, which takes seconds."""
 
 from __future__ import annotations
 

@@ -92,15 +92,15 @@ spec:
 }
 
 
-def texts(backups: int, *, changed: int | None = None) -> Iterator[tuple[str, str]]:
-    """Yield path and text of each file. ``changed`` is the number of a backup that is written differently."""
+def texts(backups: int) -> Iterator[tuple[str, str]]:
+    """Yield path and text of each file."""
     yield from _SHARED.items()
     for number in range(0, backups, PER_CLIENT):
         client, site = f"web-{number // PER_CLIENT:05}", _SITES[number % len(_SITES)]
         key = ClientIdentity.generate().public.text
         yield f"clients/{client}/client.yaml", _CLIENT.format(name=client, site=site, key=key)
-        for place, purpose in enumerate(_PURPOSES):
-            yield backup(number + place, level=19 if number + place == changed else 3)
+        for place in range(PER_CLIENT):
+            yield backup(number + place, level=3)
 
 
 def backup(number: int, *, level: int) -> tuple[str, str]:
@@ -120,6 +120,4 @@ def backup(number: int, *, level: int) -> tuple[str, str]:
 
 def files(backups: int) -> tuple[SourceFile, ...]:
     """Return the same as files of a source."""
-    return tuple(
-        SourceFile(path, blob_id(text.encode()), text.encode()) for path, text in sorted(texts(backups))
-    )
+    return tuple(SourceFile(path, blob_id(text.encode()), text.encode()) for path, text in sorted(texts(backups)))
