@@ -48,7 +48,8 @@ metadata = MetaData(
     }
 )
 
-_MOMENT_LENGTH = 27
+_MOMENT_LENGTH, _WHOLE_LENGTH = 27, 20
+"""Of ``2026-11-23T18:00:00.000000Z``, and without the microseconds; with another offset than ``Z`` it is longer."""
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
 """SQLite autoincrements only INTEGER keys, which hold 64 bits there anyway."""
@@ -62,8 +63,16 @@ def moment_text(value: datetime) -> str:
 
 def moment_texts(values: Iterable[datetime]) -> list[str]:
     """Return ``moment_text`` of each, for log lines: thousands a second, in a fifth of the time."""
-    texts: list[str] = from_json(to_json([value.astimezone(UTC) for value in values]))
-    return [text if len(text) == _MOMENT_LENGTH else f"{text[:19]}.000000Z" for text in texts]
+    values = tuple(values)
+    texts: list[str] = from_json(to_json(values))
+    return [
+        text
+        if len(text) == _MOMENT_LENGTH
+        else f"{text[:19]}.000000Z"
+        if len(text) == _WHOLE_LENGTH
+        else moment_text(value)
+        for text, value in zip(texts, values, strict=True)
+    ]
 
 
 class UtcText(TypeDecorator[datetime]):
