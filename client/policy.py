@@ -27,22 +27,23 @@ import json
 import posixpath
 import re
 import shlex
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from client.policy_file import Node, read_options
 from client.policy_options import HARMLESS
+from client.policy_texts import BREAKS, Denied, Texts, has_variable, is_escaped
 from schema.desired import Content, Job, ManagedFile, ssh_command
 from schema.errors import PolicyDenied
 from schema.resources import AbsolutePath, RepositoryUrl
 from schema.scalars import NAME_PATTERN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from schema.resources import Directories
 
@@ -130,14 +131,9 @@ _MONITORS = {
 """borgmatic's monitoring options, and which option below each says where the service is."""
 _LOCAL = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
-_BREAKS = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 _BREAKS_WITHIN_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 _CREDENTIAL = re.compile(r"\{credential ([a-z]+) ([^{}\x00-\x1f]+)\}")
 _LOOKS_LIKE_CREDENTIAL = re.compile(r"\{\s*credential")
-# borgmatic.config.environment and borgmatic.config.constants
-_VARIABLE = re.compile(r"(?P<escape>\\)?\$\{(?P<name>[A-Za-z0-9_]+)(?::?-(?P<default>[^}]+))?\}")
-_ESCAPED = re.compile(r"\\\$?\{")
-_CONSTANT = re.compile(r"(?P<left>\\)?\{(?P<name>\w+)(?P<right>\\)?\}")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _GLOB = re.compile(r"[*?\[]")
 _STYLES = frozenset({"", "fm", "sh", "re", "pp", "pf"})
@@ -202,7 +198,7 @@ def _check_files(content: Content) -> dict[str, ManagedFile]:
             raise PolicyDenied(
                 f"file '{file.path}' would have the mode {file.mode:04o}: only 0600 and narrower ones, or 0644"
             )
-        if _BREAKS.search(file.origin):
+        if BREAKS.search(file.origin):
             raise PolicyDenied(f"the origin of file '{file.path}' holds a line break or control character")
         if file.place == "config":
             if "/" in file.path or not file.path.endswith(".yaml"):
@@ -229,14 +225,15 @@ class _Check:
         self.one_line: set[str] = set()
         self.files: set[str] = set()
         self._elsewhere: list[tuple[str, str]] = []
-        self._constants: dict[str, str] = {}
+        self._texts = Texts({}, may_read=self._may_read)
         self._working_directory: str | None = None
 
     def file(self, file: ManagedFile) -> None:
         if not self.job.actions:
             raise self._denied("it has no actions, and borgmatic would do all of its own, pruning too")
         options = self._parse(file)
-        self._constants = self._read_constants(options.get("constants", {}))
+        with self._denying():
+            self._texts = Texts(options.get("constants", {}), may_read=self._may_read)
         base = options.get("working_directory")
         self._working_directory = self._put_in(base) if isinstance(base, str) else None
         for name, value in options.items():
@@ -260,7 +257,7 @@ class _Check:
             for key, below in value.items():
                 if name == "constants":
                     continue
-                if _BREAKS.search(key):
+                if BREAKS.search(key):
                     raise self._denied(f"a name in option '{name}' holds a line break or control character")
                 whole = f"{name}.*" if f"{name}.*" in HARMLESS else f"{name}.{key}"
                 self._option(whole, below, depth=depth + 1)
@@ -271,7 +268,7 @@ class _Check:
             self._value(name, value)
         else:
             named = set[str]()
-            for text in self._readings(value):
+            for text in self._texts.readings(value):
                 self._credentials(name, text)
                 named.update(re.findall(re.escape(self._secrets) + r"/[A-Za-z0-9_.-]+", text))
             self.files |= named
@@ -299,13 +296,13 @@ class _Check:
 
     def _value(self, name: str, written: str) -> None:
         self._put_in(written)
-        for text in sorted(self._readings(written)):
+        for text in sorted(self._texts.readings(written)):
             self._reading(name, text)
 
     def _reading(self, name: str, text: str) -> None:
         self._credentials(name, text)
         last = name.rsplit(".", 1)[-1]
-        if (_BREAKS_WITHIN_LINES if last in _LINES else _BREAKS).search(text):
+        if (_BREAKS_WITHIN_LINES if last in _LINES else BREAKS).search(text):
             raise self._denied(f"option '{name}' holds a line break or control character")
         if last in _FREE_TEXT or last in _SECRET_TEXT:
             return
@@ -370,47 +367,11 @@ class _Check:
 
     def _put_in(self, text: str) -> str:
         """Return ``text`` with borgmatic's constants and no environment variable that is not listed."""
-        replaced = _CONSTANT.sub(self._constant, text)
-        for candidate in (text, replaced):
-            if "${" in candidate[candidate.rfind("}") + 1 :]:
-                # borgmatic's own search for its end would take the square of its length.
-                raise self._denied("an environment variable has no end")
-            for match in _VARIABLE.finditer(candidate):
-                if match["escape"]:
-                    continue
-                if match["name"] not in self._policy.environment:
-                    raise self._denied(
-                        f"the environment variable '{match['name']}' may not be read",
-                        option="environment",
-                        value=match["name"],
-                    )
-                if re.search(r"[{}$\\]", match["default"] or ""):
-                    raise self._denied(
-                        f"the default of the environment variable '{match['name']}' holds a brace, '$' or backslash"
-                    )
-        return replaced
+        with self._denying():
+            return self._texts.put_in(text)
 
-    def _readings(self, text: str) -> set[str]:
-        """Return what ``text`` may come to: with each variable unset, empty, and set to something."""
-        replaced = _CONSTANT.sub(self._constant, text)
-        end = replaced.rfind("}") + 1
-        return {
-            _VARIABLE.sub(partial(_variable, otherwise=one), replaced[:end]) + replaced[end:]
-            for one in (None, "", "variable")
-        }
-
-    def _constant(self, match: re.Match[str]) -> str:
-        if match["left"] and match["right"]:
-            return f"{{{match['name']}}}"
-        return self._constants.get(match["name"], match[0])
-
-    def _read_constants(self, constants: Node) -> dict[str, str]:
-        if not isinstance(constants, dict):
-            raise self._denied("'constants' is not a mapping")
-        for name, value in constants.items():
-            if not isinstance(value, str) or re.search(r"[{}$\\]", value) or _BREAKS.search(value):
-                raise self._denied(f"constant '{name}' is not a plain value (no braces, '$', backslash or line break)")
-        return {name: value for name, value in constants.items() if isinstance(value, str)}
+    def _may_read(self, variable: str) -> bool:
+        return variable in self._policy.environment
 
     def _credentials(self, name: str, text: str) -> None:
         if not _LOOKS_LIKE_CREDENTIAL.search(text):
@@ -518,7 +479,7 @@ class _Check:
 
     def _holds_credential(self, node: Node) -> bool:
         if isinstance(node, str):
-            return any(_LOOKS_LIKE_CREDENTIAL.search(text) for text in self._readings(node))
+            return any(_LOOKS_LIKE_CREDENTIAL.search(text) for text in self._texts.readings(node))
         return any(self._holds_credential(below) for below in (node.values() if isinstance(node, dict) else node))
 
     def _monitor_host(self, hook: str, block: Node, option: str) -> str:
@@ -540,7 +501,8 @@ class _Check:
             for name, value in entry.items():
                 if name in {"repositories", "constants"}:
                     raise self._denied(f"a repository holds {name}")
-                self._once(name, value)
+                if is_escaped(value):
+                    raise self._denied(f"option '{name}' of a repository holds a backslash before a brace")
                 self._option(f"repositories.{name}" if name in _REPOSITORY_OWN else name, value, depth=1)
         written = [(self._text(entry.get("label")), self._text(entry.get("path"))) for entry in entries]
         declared = [(repository.name, repository.url) for repository in self.job.repositories]
@@ -548,15 +510,6 @@ class _Check:
             raise self._denied("the repositories of the file are not those of the job")
         for _, url in declared:
             self._url(url)
-
-    def _once(self, name: str, node: Node) -> None:
-        """Refuse what is another text when it is read again: borgmatic reads a repository's own options twice."""
-        if isinstance(node, str):
-            if _ESCAPED.search(node):
-                raise self._denied(f"option '{name}' of a repository holds a backslash before a brace")
-            return
-        for below in node.values() if isinstance(node, dict) else node:
-            self._once(name, below)
 
     def _text(self, value: Node | None) -> str:
         return self._put_in(value) if isinstance(value, str) else ""
@@ -566,7 +519,7 @@ class _Check:
             plain = _URL.validate_python(url) == url
         except ValidationError:
             plain = False
-        if not plain or _VARIABLE.search(url):
+        if not plain or has_variable(url):
             raise self._denied(f"'{url}' is not the url of a repository")
         if re.search(r"[{}]", url) or (url.startswith("/") and ":" in url):
             raise self._denied(f"Borg would take repository '{url}' for another: it may hold no braces, a path no ':'")
@@ -600,19 +553,20 @@ class _Check:
         except ValueError as error:
             raise self._denied(f"its configuration {error}") from None
 
+    @contextmanager
+    def _denying(self) -> Iterator[None]:
+        """Say of which backup it is that a text may not be."""
+        try:
+            yield
+        except Denied as error:
+            raise self._denied(str(error), option="environment" * bool(error.variable), value=error.variable) from None
+
     def _denied(self, what: str, *, option: str = "", value: str = "") -> PolicyDenied:
         allow = ""
         if option:
             values = (*getattr(self._policy, option), value)
             allow = f"policy.{option} = [{', '.join(_toml(one) for one in values)}]"
         return PolicyDenied(f"backup '{self.job.backup}' is not allowed here: {what}", allow=allow)
-
-
-def _variable(match: re.Match[str], *, otherwise: str | None) -> str:
-    """Return what stands for an environment variable: ``otherwise``, or its default where it has one."""
-    if match["escape"]:
-        return match[0]
-    return otherwise if otherwise is not None else match["default"] or ""
 
 
 def _words(text: str) -> list[str]:
