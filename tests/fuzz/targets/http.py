@@ -158,7 +158,7 @@ def _query(data: bytes) -> None:
     world = _world()
     said = world.run(_exchange(world.open_pages, line.encode() + b"Host: localhost\r\nConnection: close\r\n\r\n"))
     status = _answered(said)
-    assert status in {200, 304, 400, 404, 405, 421} or not said, (status, line)
+    assert status in {200, 304, 400, 404, 405, 421, 503} or not said, (status, line)
 
 
 def _escaped(text: str, keep: str = "") -> str:
@@ -177,7 +177,8 @@ def _answered(said: bytes) -> int:
     match = _STATUS.match(said)
     assert not said or match, said[:100]
     status = int(match[1]) if match else 0
-    assert status not in {500, 503}, said[:2_000]
+    # A machine that stops for ten seconds is no fault of ours either; an input that does is one of libFuzzer's.
+    assert status not in {500, 503} or b"did not answer within" in said, said[:4_000]
     return status
 
 

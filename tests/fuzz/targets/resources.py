@@ -40,9 +40,23 @@ def _published() -> dict[str, jsonschema_rs.Draft202012Validator]:
     }
 
 
+_OPTIONS = (
+    *("source_directories", "repositories", "working_directory", "patterns", "exclude_patterns", "constants"),
+    *("keep_within", "keep_hourly", "keep_daily", "keep_yearly", "encryption_passphrase", "encryption_passcommand"),
+    *("archive_name_format", "match_archives", "ssh_command", "local_path", "remote_path", "extra_borg_options"),
+    *("checks", "check_last", "compression", "exclude_caches", "commands", "color", "log_file", "umask", "label"),
+    *("mariadb_databases", "healthchecks", "ntfy", "lvm"),
+)
+
+
 @cache
 def _borgmatic() -> Any:
-    return borgmatic_schema.load()
+    """borgmatic's schema with some options of each kind: all of them take longer to compile than a build takes."""
+    whole = borgmatic_schema.load()
+    return {
+        **whole,
+        "properties": {name: whole["properties"][name] for name in _OPTIONS if name in whole["properties"]},
+    }
 
 
 def _file(path: str, data: bytes) -> SourceFile:
