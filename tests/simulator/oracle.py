@@ -27,6 +27,7 @@ from client.trust import HighWater
 from schema import cron
 from schema.desired import MAX_DESIRED_BYTES, PAYLOAD_TYPE, DesiredState, Job
 from schema.envelope import VerifyKey, open_envelope
+from schema.tables import moment_text
 from tests.simulator.borg import Execution
 
 ON_TIME = timedelta(seconds=20)
@@ -82,6 +83,7 @@ class Oracle:
     told: dict[str, dict[str, Told]] = field(default_factory=lambda: defaultdict(dict))
     """By client, and by the digest of the signed bytes."""
     _read_up_to: int = 0
+    _judged_to: str = ""
     _newest: dict[str, int] = field(default_factory=dict)
     _applied: dict[str, int] = field(default_factory=dict)
     _marks: dict[str, int] = field(default_factory=dict)
@@ -119,8 +121,9 @@ class Oracle:
         self._read_up_to = 0
         self._newest.clear()
 
-    def forget(self) -> None:
-        """Let go of what can never be of use again: states before the one that is applied."""
+    def forget(self, now: datetime) -> None:
+        """Let go of what is of no use any more: states before the applied one, and runs that were judged."""
+        self._judged_to = moment_text(now)
         for name, told in self.told.items():
             applied = self._applied.get(name, 0)
             self.told[name] = {digest: one for digest, one in told.items() if one.generation >= applied}
@@ -205,7 +208,8 @@ class Oracle:
 
     def judge_reports(self, executions: Iterable[Execution]) -> None:
         """Judge what the director's store knows, once all is delivered."""
-        runs = {row[0]: row[1:] for row in self._rows("SELECT id, client, backup, outcome, finished FROM runs")}
+        found = self._rows("SELECT id, client, backup, outcome, finished FROM runs WHERE started >= ?", self._judged_to)
+        runs = {row[0]: row[1:] for row in found}
         lines: dict[str, list[str]] = defaultdict(list)
         for run, message in self._rows("SELECT run, message FROM run_logs ORDER BY run, number"):
             lines[run].append(message)

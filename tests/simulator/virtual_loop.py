@@ -107,6 +107,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         """Nobody sleeps."""
 
+    def _asyncgen_finalizer_hook(self, agen: Any) -> None:
+        """Close no generator that nobody finished: only the dead leave such behind, and their code is not run again."""
+        self._asyncgens.discard(agen)  # type: ignore[attr-defined]
+
     # --- What would be elsewhere --------------------------------------------------------------------------------------
 
     def create_task(self, coro: Any, *, name: Any = None, context: Context | None = None) -> Any:

@@ -294,7 +294,7 @@ class World:
     def forget(self) -> None:
         """Let go of what was judged, so that our own memory does not grow."""
         self.executions = [one for one in self.executions if one.ended is None]
-        self.oracle.forget()
+        self.oracle.forget(self.fleet.director.clock.now())
         self.history.forget()
 
     def clear(self) -> None:
