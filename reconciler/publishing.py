@@ -1,7 +1,8 @@
 """How an open session is sent what is newest: unasked after a publication, and when it pulls.
 
-Used by ``reconciler.gateway``. A desired state is read when its session is free to be sent one, so that only the newest
-ever is, and nobody waits for a slow client.
+Used by ``reconciler.gateway``. Whoever can take a new desired state at once is sent it while it is at hand. For whom
+that must wait, it is read when that client can take it: only the newest ever is sent, nothing is kept in memory for
+slow clients, and nobody waits for them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from reconciler.background import Background
     from reconciler.clock import Clock
+    from reconciler.core.issue import Issued
     from reconciler.issued import IssuedStates
     from reconciler.metrics import Metrics
     from reconciler.session import Session
@@ -46,10 +48,13 @@ class Publishing:
         self._on_ahead = on_ahead
         self._published: dict[str, float] = {}
 
-    def publish(self, session: Session, *, at: float) -> None:
-        """Something newer was published for this session at ``at`` (monotonic)."""
+    async def publish(self, session: Session, issued: Issued, *, at: float) -> None:
+        """This was published for the session at ``at`` (monotonic). Waits for nobody."""
         self._published.setdefault(session.name, at)
-        self._wake(session)
+        if session.welcomed and not session.delivering and session.takes(len(issued.envelope)):
+            await self._offer(session, issued)
+        else:
+            self._wake(session)
 
     def welcome(self, session: Session) -> None:
         """From now on it may be sent things: whatever was published while it came in."""
@@ -66,6 +71,9 @@ class Publishing:
         issued = await self._issued.get(session.name)
         if issued is None or issued.audience != session.public_key:
             await session.send(wire.Current())
+        elif issued.generation < session.sent:
+            # What was read is overtaken: a newer one was published and sent meanwhile.
+            await session.send(wire.Current(generation=session.sent))
         elif issued.generation > pull.generation or (issued.generation == pull.generation and pull.digest is None):
             session.sent = issued.generation
             await self._send(session, issued.envelope)
@@ -88,16 +96,21 @@ class Publishing:
             while session.newer and session.is_open:
                 session.newer = False
                 issued = await self._issued.get(session.name)
-                if issued is None or issued.audience != session.public_key or issued.generation <= session.sent:
-                    continue
-                session.sent = issued.generation
-                await self._send(session, issued.envelope)
+                if issued is not None:
+                    await self._offer(session, issued)
         except DirectorError as error:
             # Not lost: the client asks again on its own timer.
             _log.warning("cannot read what was issued", client=session.name, error=str(error))
         finally:
             session.delivering = False
             self._published.pop(session.name, None)
+
+    async def _offer(self, session: Session, issued: Issued) -> None:
+        """Send it, if it is this session's and newer than what it was sent."""
+        if issued.audience == session.public_key and issued.generation > session.sent:
+            session.sent = issued.generation
+            await self._send(session, issued.envelope)
+        self._published.pop(session.name, None)
 
     async def _send(self, session: Session, sealed: bytes) -> None:
         if await session.send(wire.Desired(envelope=sealed.decode())):

@@ -63,7 +63,7 @@ class Loop:
             clients=(), backups=(), issued=signed, removed_clients=(), removed_backups=(), at=MOMENT
         )
         kept = time.perf_counter()
-        await self._gateway.publish([one.client for one in signed])
+        await self._gateway.publish(signed)
         return {"signed": made - started, "kept": kept - made}
 
 

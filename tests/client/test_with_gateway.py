@@ -52,7 +52,7 @@ async def publish(house: House, agent_key: str, content: Content, *, generation:
         content=content,
     )
     await house.store.publish(clients=(), backups=(), issued=(issued,), removed_clients=(), removed_backups=(), at=now)
-    await house.gateway.publish(["web-1"])
+    await house.gateway.publish([issued])
 
 
 async def test_from_a_token_to_a_followed_revision_and_its_report_in_the_store(house, tmp_path, monkeypatch):

@@ -140,7 +140,7 @@ class House:
         await self.store.publish(
             clients=(), backups=(), issued=(issued,), removed_clients=(), removed_backups=(), at=now
         )
-        await self.gateway.publish([name])
+        await self.gateway.publish([issued])
         return content.digest()
 
     async def rows(self, statement: str) -> list[tuple[Any, ...]]:

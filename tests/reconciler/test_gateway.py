@@ -88,7 +88,7 @@ async def test_what_is_published_while_a_session_opens_comes_after_it_was_accept
     house.commit(web_1=me)
     answering = asyncio.ensure_future(client.prove(me, said))
     await until(lambda: house.gateway.connected == {"web-1"})
-    await house.gateway.publish(["web-1"])
+    await house.gateway.publish((await house.store.issued(["web-1"])).values())
 
     assert (await answering)["type"] == "accepted"
     assert (await client.receive())["type"] == "desired"
@@ -315,10 +315,33 @@ async def test_a_client_that_is_ahead_of_a_restored_director_is_told_on(house, m
     assert house.ahead == [("web-1", generation)]
 
 
-async def test_publishing_for_clients_that_are_not_there_is_nothing(house, me):
+async def test_publishing_for_clients_that_are_not_there_is_nothing(house, me, other):
     house.commit(web_1=me)
 
-    await house.gateway.publish(["web-1", "nobody"])
+    await house.issue(me)
+    await house.issue(other, name="nobody")
+
+
+async def test_a_pull_that_a_publication_overtook_is_not_answered_with_the_older_state(house, me):
+    house.commit(web_1=me)
+    await house.issue(me, generation=7)
+    client = await house.enter(me)
+    has_read, goes_on, read = asyncio.Event(), asyncio.Event(), house.store.issued
+
+    async def read_slowly(names):
+        found = await read(names)
+        has_read.set()
+        await goes_on.wait()
+        return found
+
+    house.store.issued = read_slowly
+    client.send(wire.Pull())
+    await has_read.wait()
+    await house.issue(me, generation=8)
+    goes_on.set()
+
+    assert '"generation": 8' in (await client.receive())["envelope"]
+    assert await client.receive() == {"type": "current", "generation": 8}
 
 
 # --- Reports ---
