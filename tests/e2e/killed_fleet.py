@@ -108,6 +108,7 @@ class KilledFleet(Fleet):
 
     def change(self) -> None:
         """Push another retention of ``photos``."""
+        self.note_signed()
         self.changes += 1
         self.write_backup("photos", "atlas", cron=EVERY_MINUTE, keep_daily=str(self.changes))
         self.push(f"Change {self.changes}")
