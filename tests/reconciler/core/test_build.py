@@ -19,6 +19,7 @@ from tests.reconciler.core.written import (
     file,
     repository,
     resource,
+    secret,
     small,
 )
 
@@ -128,6 +129,32 @@ def test_a_problem_moves_with_its_line_although_everything_else_is_cached():
     (second,) = built(small(moved), cache=cache).problems
 
     assert (second.line, second.message) == (first.line + 2, first.message)
+
+
+def test_a_hint_names_what_came_meanwhile():
+    cache = build.BuildCache()
+    wrong = backup("files", profiles=["low"])
+    built(small(wrong), cache=cache)
+    after = built(small(wrong, resource("Profile", "lower", borgmatic={})), cache=cache)
+
+    assert after.problems == built(small(wrong, resource("Profile", "lower", borgmatic={}))).problems
+    assert [problem.hint for problem in after.problems] == ["did you mean 'lower'?"]
+
+
+def test_a_secret_behind_a_reference_that_a_later_layer_replaces_is_still_looked_after():
+    cache = build.BuildCache()
+    hook = {"ntfy": {"topic": "x", "password": "{secret db}"}}
+    instead = {**BLOCK, "ntfy": {"topic": "y", "password": "{credential file /x}"}}
+    sources = small(
+        client("web-2"),
+        resource("Profile", "low", borgmatic=hook),
+        backup("files", profiles=["low"], borgmatic=instead),
+    )
+    built([*sources, secret("db", "web-1")], cache=cache)
+    after = [*sources, secret("db", "web-2")]
+
+    assert built(after, cache=cache).problems == built(after).problems
+    assert [problem.code for problem in built(after).problems] == ["secret-not-sealed"]
 
 
 def test_another_schema_is_not_answered_from_the_cache():
