@@ -121,6 +121,7 @@ class Machine:
             revision="one",
             emit=emit,
             progress=self.progress.append,
+            newest=lambda: job or self.job,
         )
 
     def text(self) -> str:

@@ -142,6 +142,7 @@ class Machine:
 
     async def run(self) -> RunFinished:
         assert self.content is not None
+        job = self.content.jobs[0]
         clock = SystemClock()
         runner = Runner(
             program="borgmatic",
@@ -156,13 +157,14 @@ class Machine:
             self.reports.append(report)
 
         return await runner.run(
-            self.content.jobs[0],
+            job,
             run_id="0" * 32,
             trigger=Trigger.PERSON,
             due=None,
             revision="one",
             emit=emit,
             progress=lambda _: None,
+            newest=lambda: job,
         )
 
     async def inventory(self) -> ArchivesSeen:

@@ -15,8 +15,9 @@ from sqlalchemy import select
 from reconciler import borgmatic_schema
 from reconciler.gateway import Gateway, GatewaySettings
 from reconciler.listen import Address
-from reconciler.loop import LoopSettings, Reconciler, Result
+from reconciler.loop import LoopSettings, Reconciler
 from reconciler.metrics import Metrics
+from reconciler.outcome import Result
 from reconciler.source import Source, SourceSettings
 from reconciler.store import Store
 from schema.assessment import silent_since
@@ -383,6 +384,19 @@ async def test_a_desired_state_is_renewed_when_half_of_its_validity_is_gone(worl
     assert (renewed.digest, renewed.revision) == (first.digest, first.revision)
     assert renewed.expires > first.expires
     assert renewed.generation > first.generation
+
+
+async def test_what_was_issued_by_a_clock_that_was_ahead_is_issued_anew_once_it_is_right(world: World) -> None:
+    world.commit_four()
+    loop = await world.start()
+    world.time.at += timedelta(days=3)
+    await loop.reconcile()
+    early = await world.desired("web-1")
+    world.time.at -= timedelta(days=3)
+    assert sorted((await loop.reconcile()).changed) == sorted(KEYS)
+    renewed = await world.desired("web-1")
+    assert (renewed.issued, renewed.generation > early.generation) == (world.time.at, True)
+    assert (await loop.reconcile()).changed == ()
 
 
 async def test_a_restarted_director_issues_nothing_anew_and_still_weighs(world: World) -> None:
