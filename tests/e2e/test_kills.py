@@ -17,6 +17,9 @@ import pytest
 from tests.e2e.fleet import until
 from tests.e2e.killed_fleet import SEED, KilledFleet, rounds
 
+# Each kill is followed by two starts, and by all that has to be done after them.
+pytestmark = pytest.mark.timeout(180 + 60 * rounds(6))
+
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[KilledFleet]:
@@ -56,7 +59,7 @@ def test_a_client_that_is_killed_again_and_again_loses_and_doubles_nothing(fleet
 
 def test_a_director_that_is_killed_again_and_again_loses_and_doubles_nothing(fleet, record_property):
     random = Random(SEED + 1)
-    for number in range(rounds(6)):
+    for number in range(rounds(3)):
         if number % 3 == 0:
             fleet.change()
         time.sleep(random.uniform(0.0, 1.5))

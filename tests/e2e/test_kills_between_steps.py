@@ -15,6 +15,9 @@ import pytest
 from tests.e2e.fleet import NotInTime, until
 from tests.e2e.killed_fleet import KilledFleet, rounds, spread
 
+# Each kill is followed by two starts, and by all that has to be done after them.
+pytestmark = pytest.mark.timeout(180 + 60 * rounds(4))
+
 SECONDS = 15.0
 """In which a step has to come that came before; one that does not come is not killed before."""
 
@@ -57,7 +60,7 @@ def test_a_client_loses_and_doubles_nothing_before_whichever_step_it_is_killed(f
         fleet.stop("atlas")
 
     reached = 0
-    for number, (step, count) in enumerate(spread(steps, count=rounds(8))):
+    for number, (step, count) in enumerate(spread(steps, count=rounds(4))):
         published(fleet)
         with fleet.before("atlas", step, count=count):
             fleet.start_client("atlas")
@@ -86,7 +89,7 @@ def test_a_director_loses_and_doubles_nothing_before_whichever_step_it_is_killed
         fleet.stop("director")
 
     reached = 0
-    for step, count in spread(steps, count=rounds(8)):
+    for step, count in spread(steps, count=rounds(4)):
         fleet.change()
         with fleet.before("director", step, count=count):
             fleet.start_director(wait=False)
