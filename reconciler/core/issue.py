@@ -6,7 +6,8 @@ Called by the loop after everything was validated and weighed. Signing is determ
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
 
 from reconciler.core import origins
 from reconciler.core.changes import touched
@@ -16,7 +17,7 @@ from schema.resources import Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from pydantic import JsonValue
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from reconciler.core.expand import Effective
     from schema.desired import Job
     from schema.envelope import DirectorIdentity
+
+CLOCK_SLACK: Final = timedelta(minutes=5)
+"""By how much a clock may go back without every desired state being issued anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +110,8 @@ def issue(
 ) -> list[Issued]:
     """Return new desired states for exactly those clients (of ``names``, or of all) whose newest one no longer serves.
 
-    That is: other content, another audience, half of its validity gone, or none at all. A client without an approved
-    key has no audience, and is passed over. ``audience`` maps a client's name to its approved public key.
+    That is: other content, another audience, half of its validity gone, issued in the future (by a clock that was
+    wrong: clients refuse it until then), or none at all. A client without an approved key has no audience, and is passed over. ``audience`` maps a client's name to its approved public key.
     """
     milliseconds = int(now.timestamp() * 1000)
     found = []
@@ -116,7 +120,7 @@ def issue(
         if content is None or key is None:
             continue
         last, digest = before.get(name), built.digests[name]
-        if last is not None and last.digest == digest and last.audience == key and now < last.expires - validity / 2:
+        if last is not None and (last.digest, last.audience) == (digest, key) and _is_fresh(last, now, validity):
             continue
         # The clock keeps generations rising when the store was lost; `last + 1` when the clock went back.
         generation = max(last.generation + 1 if last else 1, milliseconds)
@@ -128,6 +132,10 @@ def issue(
             )
         )
     return found
+
+
+def _is_fresh(last: Issued, now: datetime, validity: timedelta) -> bool:
+    return last.issued - CLOCK_SLACK <= now < last.expires - validity / 2
 
 
 def _sign(unsigned: Issued, content: Content, *, identity: DirectorIdentity) -> Issued:
