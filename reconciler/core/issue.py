@@ -111,7 +111,8 @@ def issue(
     """Return new desired states for exactly those clients (of ``names``, or of all) whose newest one no longer serves.
 
     That is: other content, another audience, half of its validity gone, issued in the future (by a clock that was
-    wrong: clients refuse it until then), or none at all. A client without an approved key has no audience, and is passed over. ``audience`` maps a client's name to its approved public key.
+    wrong: clients refuse it until then), or none at all. A client without an approved key has no audience, and is
+    passed over. ``audience`` maps a client's name to its approved public key.
     """
     milliseconds = int(now.timestamp() * 1000)
     found = []
