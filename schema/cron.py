@@ -60,6 +60,12 @@ class _Field:
         if len(ends) > 2 or not all(self._is_value(end) for end in ends):
             words = f", or {self.words[0]} to {self.words[-1]}" if self.words else ""
             raise ValueError(f"{item!r} in the {self.name} field: allowed are *, {self.low} to {self.high}{words}")
+        if len(ends) == 2 and self._number(ends[0]) == self._number(ends[1]):
+            # croniter takes it for all there are.
+            raise ValueError(f"{item!r} in the {self.name} field: the range begins where it ends; write {ends[0]}")
+
+    def _number(self, text: str) -> int:
+        return self.words.index(text) + self.low if text in self.words else int(text)
 
     def _is_value(self, text: str) -> bool:
         if text in self.words:

@@ -70,6 +70,8 @@ def test_a_cron_expression_is_kept_as_it_was_written(text: str):
         ("*/99999999999999 * * * *", "a step is a number from 1 to 59"),
         ("٣ * * * *", "'٣' in the minute field"),
         ("-5 * * * *", "'-5' in the minute field"),
+        ("0 23-23 * * *", "'23-23' in the hour field: the range begins where it ends; write 23"),
+        ("0 0 * * mon-1", "'mon-1' in the weekday field: the range begins where it ends; write mon"),
         ("H * * * *", "for a time of its own on each client use jitter"),
         ("R(0-5) * * * *", "for a time of its own on each client use jitter"),
         ("0 0 31 2 *", "does not fire within nine years"),
