@@ -153,6 +153,7 @@ def _jump(world: World, dice: Random, at: float) -> list[Fault]:
 
 def _old_backup(world: World, dice: Random, at: float) -> list[Fault]:
     """The director's store is restored from a backup that is some minutes old."""
+    at = max(at, 12.0)
     kept: dict[str, bytes] = {}
     taken: list[float] = []
 
