@@ -205,7 +205,7 @@ class Oracle:
         ):
             if running:
                 self.object(f"the director believes that {backup} on {client} runs as {running}")
-            if last and outcome != actual:
+            if actual is not None and outcome != actual:  # an old run may have been trimmed
                 self.object(f"the director believes that {backup} on {client} {outcome}, and run {last} {actual}")
 
     def judge_reports(self, executions: Iterable[Execution]) -> None:
