@@ -41,7 +41,8 @@ WEAK_SEALING = [
     (PRIME + 1).to_bytes(32, "little"),
     b"\xff" * 32,
 ]
-GOOD = ClientIdentity.generate().public.text
+GOOD = "bd1-client.CQtyVjglHO-AxTi_cqoQYvKDW1RKSjjUi-2Z2Br502WiatyGbbbk4C2GI5MZ1HDJfLI5jDL6rrApMOSo8k86YA"
+"""Somebody's; always the same, for tests are named after the keys that they try."""
 HALVES = envelope.decode_bytes(GOOD.removeprefix(envelope.CLIENT_PREFIX))
 
 
