@@ -9,7 +9,7 @@ import pytest
 
 from client.state import Enrolment, StateDirectory
 from schema import envelope
-from schema.envelope import ClientIdentity, DirectorIdentity, EnrolmentString, EscrowIdentity
+from schema.envelope import DirectorIdentity, EnrolmentString, EscrowIdentity
 from schema.errors import Severity, TerminalError, TrustError
 from schema.wire import RefusalCode
 from tests.reconciler.core import written
