@@ -69,18 +69,37 @@ class _Listing:
     entries: int = 0
     size: int = 0
     files: dict[str, SourceFile] = field(default_factory=dict)
+    """In the order of their paths, once ``settle`` was called."""
     problems: dict[str, Problem] = field(default_factory=dict)
+    _removed: set[str] = field(default_factory=set)
+    _is_sorted: bool = True
+
+    @property
+    def count(self) -> int:
+        """How many files there are."""
+        return len(self.files) - len(self._removed)
 
     def remove(self, path: str) -> None:
-        """Forget what stood at a path."""
+        """Forget what stood at a path. Its place in the order is kept for a file that takes it."""
         self.problems.pop(path, None)
-        file = self.files.pop(path, None)
-        self.size -= len(file.data) if file is not None else 0
+        if path in self.files and path not in self._removed:
+            self._removed.add(path)
+            self.size -= len(self.files[path].data)
 
     def add(self, file: SourceFile) -> None:
         """Take a file in."""
+        self._is_sorted = self._is_sorted and file.path in self.files
+        self._removed.discard(file.path)
         self.files[file.path] = file
         self.size += len(file.data)
+
+    def settle(self) -> None:
+        """Bring the files into order."""
+        for path in self._removed:
+            del self.files[path]
+        if not self._is_sorted:
+            self.files = {path: self.files[path] for path in sorted(self.files)}
+        self._removed, self._is_sorted = set(), True
 
 
 class ResourceFiles:
@@ -200,11 +219,10 @@ class ResourceFiles:
             else:
                 unread.append(entry)
         tally = Tally(self._bounds)
-        tally.add(files=len(listing.files), size=listing.size)
+        tally.add(files=listing.count, size=listing.size)
         for file in self._contents(self._fitting(unread, tally, listing)):
             listing.add(file)
-        if wanted:
-            listing.files = {path: listing.files[path] for path in sorted(listing.files)}
+        listing.settle()
 
     def _fitting(self, entries: Sequence[_Entry], tally: Tally, listing: _Listing) -> list[_Entry]:
         """Return the files that are small enough, by their sizes alone."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from reconciler.core import identity
 from schema.status import MAX_CHANGED_CLIENTS, MAX_NAMED_BACKUPS, ClientChange
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ def touched(before: Build, after: Build) -> list[str]:
     One look at each client, by identity: what is asked of these names alone costs what they cost.
     """
     former, latter = before.rendered, after.rendered
-    names = [name for name, rendered in latter.items() if former.get(name) is not rendered]
-    return sorted((*names, *(former.keys() - latter.keys())))
+    names = identity.differing(former, latter)
+    return sorted((*names, *identity.gone(former, latter, differing=names)))
 
 
 def between(before: Build | None, after: Build, *, names: Iterable[str] | None = None) -> Changes:

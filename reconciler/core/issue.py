@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from reconciler.core import origins
+from reconciler.core import identity, origins
 from reconciler.core.changes import touched
 from schema.desired import PAYLOAD_TYPE, Content, DesiredState
 from schema.envelope import seal_envelope
@@ -179,18 +179,16 @@ def rows(
             if job.backup not in {job.backup for job in _jobs(after.contents.get(name))}
         ]
     changed = [name for name in names if name in after.contents]
-    former = {name for _, name in stored_backups} if before is None else before.expansion.backups.keys()
+    effective = after.expansion.backups
+    former = dict.fromkeys(name for _, name in stored_backups) if before is None else before.expansion.backups
+    defined = identity.differing(former, effective)
     return Rows(
         clients=tuple(_client_row(after, name) for name in changed),
         backups=tuple(_backup_row(after, name, job) for name in changed for job in after.contents[name].jobs),
-        definitions=tuple(
-            _definition_row(effective)
-            for name, effective in after.expansion.backups.items()
-            if before is None or before.expansion.backups.get(name) is not effective
-        ),
+        definitions=tuple(_definition_row(effective[name]) for name in defined),
         removed_clients=tuple(gone_clients),
         removed_backups=tuple(gone_backups),
-        removed_definitions=tuple(sorted(former - after.expansion.backups.keys())),
+        removed_definitions=tuple(sorted(identity.gone(former, effective, differing=defined))),
     )
 
 

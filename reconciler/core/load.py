@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from reconciler.core import explain, yaml_reader
+from reconciler.core import explain, identity, yaml_reader
 from reconciler.core.catalogue import Catalogue, Changed, Located, Pointer
 from schema.errors import Problem
 from schema.resources import API_VERSION, KINDS, Resource
@@ -76,6 +76,7 @@ class ParseCache:
 
     def __init__(self) -> None:
         self._files: dict[str, _KnownFile] = {}
+        self._given: dict[str, SourceFile] = {}
         self._kinds: dict[str, dict[str, Located[Resource]]] = {kind: {} for kind in KINDS}
         self._rivals: dict[tuple[str, str], list[Located[Resource]]] = {}
         """All resources with one kind and name, where there are several."""
@@ -91,11 +92,9 @@ class ParseCache:
     def load(self, files: Iterable[SourceFile]) -> Loaded:
         """Return the catalogue of ``files``."""
         given = {file.path: file for file in files}
-        known = self._files
-        fresh = [path for path, file in given.items() if (former := known.get(path)) is None or former.file is not file]
-        gone = (
-            known.keys() - given.keys() if len(known) != len(given) or any(path not in known for path in fresh) else ()
-        )
+        known, before, self._given = self._files, self._given, given
+        fresh = identity.differing(before, given)
+        gone = identity.gone(before, given, differing=fresh)
         left = {known[path].file.blob: known[path].parsed for path in gone}
         out: list[Located[Resource]] = [located for path in gone for located in known.pop(path).located]
         into: list[Located[Resource]] = []
