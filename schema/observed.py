@@ -9,11 +9,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AwareDatetime, FailFast, Field, StringConstraints
+from pydantic import FailFast, Field, StringConstraints
 
 from schema.desired import Sent
 from schema.hiding import MAX_DIFF, diff_files
-from schema.scalars import FIRST_MOMENT, LAST_MOMENT, MAX_GENERATION, Digest, Generation, Moment, Name
+from schema.scalars import MAX_GENERATION, Digest, Generation, LogMoment, Moment, Name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -132,8 +132,7 @@ class RunStarted(Sent):
 class LogLine(Sent):
     """One line of borgmatic's or Borg's output."""
 
-    at: Annotated[AwareDatetime, Field(ge=FIRST_MOMENT, le=LAST_MOMENT)]
-    """A ``Moment`` with the offset that was said: there are thousands a second, and to keep each in UTC costs most."""
+    at: LogMoment
     level: Literal["debug", "info", "warning", "error", "critical"]
     message: Text
 

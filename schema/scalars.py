@@ -9,7 +9,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, PlainSerializer, StringConstraints
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 """Names hold no dot, slash or underscore: they become file names, and ``.`` separates them in archive names."""
@@ -102,5 +102,12 @@ def _utc(value: datetime) -> datetime:
         raise ValueError("a time lies in the years 1 to 9999") from None
 
 
+def _as_said(value: datetime) -> datetime:
+    return value if _FIRST_YEAR < value.year < _LAST_YEAR else _utc(value)
+
+
 Moment = Annotated[datetime, AfterValidator(_utc)]
 """A point in time, always with offset, kept in UTC; from ``FIRST_MOMENT`` to ``LAST_MOMENT``."""
+
+LogMoment = Annotated[AwareDatetime, AfterValidator(_as_said)]
+"""A ``Moment`` with the offset that was said: of log lines there are thousands a second, and UTC for each costs."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import structlog
 
 from tests.order import dealt
 
@@ -54,6 +55,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             is_long=lambda path: not set(LONG).isdisjoint(path.parents),
             workers=workers,
         )
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Commands choose where logs go and how many, for their whole process; a test's choice ends with the test."""
+    former = structlog.get_config()
+    yield
+    structlog.configure(**former)
 
 
 @pytest.fixture(scope="session", autouse=True)
