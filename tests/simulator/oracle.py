@@ -63,6 +63,8 @@ class Excuses:
     """Clients whose wall clock was wrong at some time: their due times are not judged."""
     cloned: set[str] = field(default_factory=set)
     """Clients that had a twin: what two send under one name is told apart from when the client sees it."""
+    unlearnt: set[int] = field(default_factory=set)
+    """Executions whose reports were acknowledged by a store that was replaced by an older one."""
     forgetful: set[str] = field(default_factory=set)
     """Clients that died while their disk was full: what was in memory only is lost, also that something was due."""
 
@@ -128,6 +130,7 @@ class Oracle:
             applied = self._applied.get(name, 0)
             self.told[name] = {digest: one for digest, one in told.items() if one.generation >= applied}
         self.excuses.intervals.clear()
+        self.excuses.unlearnt.clear()
 
     # --- What a client does -------------------------------------------------------------------------------------------
 
@@ -208,6 +211,11 @@ class Oracle:
             if actual is not None and outcome != actual:  # an old run may have been trimmed
                 self.object(f"the director believes that {backup} on {client} {outcome}, and run {last} {actual}")
 
+    def reported(self) -> set[int]:
+        """Return the executions of whose end the director's store knows."""
+        ended = "SELECT message FROM run_logs JOIN runs ON runs.id = run WHERE finished IS NOT NULL"
+        return {int(message.split()[1]) for (message,) in self._rows(ended) if message.startswith("execution ")}
+
     def judge_reports(self, executions: Iterable[Execution]) -> None:
         """Judge what the director's store knows, once all is delivered."""
         found = self._rows("SELECT id, client, backup, outcome, finished FROM runs WHERE started >= ?", self._judged_to)
@@ -247,6 +255,8 @@ class Oracle:
         name, backup = execution.machine, execution.file.removesuffix(".yaml")
         what = f"execution {execution.number} of {backup} on {name}"
         if self.excuses.cover(name, execution.began, execution.ended or float("inf")):
+            return
+        if execution.number in self.excuses.unlearnt:
             return
         if len(found) > 1:
             self.object(f"{what} is in {len(found)} runs")

@@ -200,7 +200,9 @@ class World:
         def put() -> None:
             self.tell("people", f"restore the director's store {'of before' if files else 'as an empty one'}")
             self.oracle.learn()
+            known = self.oracle.reported()
             durable.restore(self.store, files or {self.store.name: durable.empty_store().read_bytes()})
+            self.oracle.excuses.unlearnt |= known - self.oracle.reported()
             self.oracle.forgot()
             for name in self.names:
                 self.oracle.excuses.intervals[name].append((since, self.loop.time()))
