@@ -140,3 +140,4 @@ class Writer:
                 call.done.set_result(call.result)
             else:
                 call.done.set_exception(call.error)
+                call.done.exception()  # its caller may be cancelled by now, and does not ask
