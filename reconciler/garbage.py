@@ -8,7 +8,11 @@ which is almost everything, is freed at once all the same.
 from __future__ import annotations
 
 import gc
-from typing import Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 OBJECTS: Final = 50_000
 """So many new objects that stay are worth a look at them."""
@@ -17,3 +21,15 @@ OBJECTS: Final = 50_000
 def look_seldom() -> None:
     """Called at the start of every command."""
     gc.set_threshold(OBJECTS)
+
+
+@contextmanager
+def left_alone() -> Iterator[None]:
+    """Look for none: while a revision is built and published, for seconds, all that is made is made to stay."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

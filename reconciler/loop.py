@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import structlog
 
+from reconciler import garbage
 from reconciler.core import changes, dangers, excerpts, issue, plan, weigh
 from reconciler.core.build import Build, BuildCache, build
 from reconciler.core.changes import Changes
@@ -248,6 +249,10 @@ class Reconciler:
         if self._judged and self._judged[0] == this.head and not (anew and not self._judged[1].ok):
             # Judged before: only what time or approvals changed is left to do.
             return await self._renew(self._judged[1])
+        with garbage.left_alone():
+            return await self._build_and_publish(this)
+
+    async def _build_and_publish(self, this: _Pass) -> Result:
         await self._restore()
         acknowledged = await asyncio.to_thread(self._look_back, this)
         this.build = await asyncio.to_thread(self._build, this.head)

@@ -2,7 +2,8 @@
 
 The floor reads the same bytes with libyaml (PyYAML's C loader, the fastest that is safe to use and knows lines and
 columns) and checks them with jsonschema-rs against our published schema, and does nothing else. In turns, the best of
-each: whatever else the machine does, it does to both.
+each: whatever else the machine does, it does to both. Garbage is looked for as seldom as in a director, by both, and
+not at all while we build, as the loop does it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import jsonschema_rs
 import yaml
 
 import schema
-from reconciler import borgmatic_schema
+from reconciler import borgmatic_schema, garbage
 from reconciler.core.build import build
 from tests.benchmarks import backups_source
 from tests.benchmarks.rows import Options, Row
@@ -38,13 +39,15 @@ FILES: Final = 100
 def measure(options: Options) -> Iterable[Row]:
     """Return what a cold build costs, beside reading alone, and beside borgmatic's own validation of each file."""
     backups = 1_000 if options.quick else 10_000
+    garbage.look_seldom()
     files = backups_source.files(backups)
     borgmatic = borgmatic_schema.load()
     published = json.loads(Path(schema.__path__[0], "json", "v1", "all.json").read_text(encoding="utf-8"))
     is_valid = jsonschema_rs.validator_for(published).is_valid
 
     def ours() -> None:
-        assert build(files, borgmatic_schema=borgmatic).ok
+        with garbage.left_alone():
+            assert build(files, borgmatic_schema=borgmatic).ok
 
     def floor() -> None:
         assert all(is_valid(yaml.load(file.data, yaml.CSafeLoader)) for file in files)

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -123,8 +124,15 @@ def _note_exception(context: dict[str, Any], violations: list[str]) -> None:
     if owner is None or owner.alive:
         error = context.get("exception")
         message = str(context.get("message"))
-        if not isinstance(error, process.Killed) and not message.startswith(_OF_THE_DEAD):
+        is_ours = not isinstance(error, process.Killed) and not message.startswith(_OF_THE_DEAD)
+        if is_ours and not _is_of_aiohttp(error):
             violations.append(f"{context.get('message')}: {error!r}")
+
+
+def _is_of_aiohttp(error: Any) -> bool:
+    """Whether a request came in the very step in which its connection went: aiohttp lets go of what it then calls."""
+    last = traceback.extract_tb(error.__traceback__)[-1:] if isinstance(error, TypeError) else []
+    return any(frame.name == "start" and frame.filename.endswith("aiohttp/web_protocol.py") for frame in last)
 
 
 def _fill_in(outcome: Outcome, world: World) -> None:
