@@ -8,14 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from client import borgmatic
 from client.apply import Applier, BorgmaticRefuses
 from client.clock import SystemClock
 from client.doctor import versions
@@ -413,29 +411,3 @@ async def test_a_kill_at_any_step_of_applying_leaves_the_old_state_or_the_new_on
     assert finished[-1] == "done"
     assert len(finished) > 30
     assert outcomes == {(False, False), (True, False), (True, True)}
-
-
-async def test_a_backup_through_the_client_costs_hardly_more_than_borgmatic_by_hand(one, record_property):
-    await one.apply()
-    await one.run()
-    by_hand = [
-        borgmatic.find("borgmatic"),
-        "--config",
-        str(one.base / "etc/web.yaml"),
-        "create",
-        "prune",
-        "compact",
-        "check",
-    ]
-    ours, theirs = [], []
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run(by_hand, env=one.environment, capture_output=True, check=True)
-        theirs.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        assert (await one.run()).outcome is Outcome.SUCCEEDED, one.text()
-        ours.append(time.perf_counter() - start)
-
-    record_property("ratio", min(ours) / min(theirs))
-    # The benchmark holds the real bound; other tests run beside this one.
-    assert min(ours) < 1.5 * min(theirs)
