@@ -42,6 +42,7 @@ from schema.observed import (
     ClientEvent,
     Drift,
     JobState,
+    Refusal,
     Report,
     StateReport,
     Trigger,
@@ -127,6 +128,8 @@ class Agent:
         self._drift: tuple[Drift, ...] = ()
         self._versions = Versions()
         self._was_stale = False
+        self._told: Refusal | None = None
+        """The refusal that a person was told of."""
         self._reported: StateReport | None = None
         self._events: list[ClientEvent] = []
         self._replan = asyncio.Event()
@@ -285,8 +288,9 @@ class Agent:
         """The follower's state, or its refusal, is a new one."""
         if message:
             self._tell("Applied", message)
-        elif (refusal := self._follower.refusal) is not None:
-            self._tell("Refused", f"{refusal.message}\n{refusal.hint}".strip())
+        told, self._told = self._told, self._follower.refusal
+        if not message and self._told is not None and not _says_again(told, self._told):
+            self._tell("Refused", f"{self._told.message}\n{self._told.hint}".strip())
         if self._connection is not None:
             self._note_status(self._connection.status)
         for event in (self._replan, self._look_for_drift, self._take_inventory, self._report):
@@ -457,3 +461,8 @@ class Agent:
         return JobState(
             backup=job.backup, next_due=self._starts.get(job.backup), running=running[0] if running else None
         )
+
+
+def _says_again(told: Refusal | None, refusal: Refusal) -> bool:
+    """Whether a start says what its first look said, now that it knows of which generation."""
+    return told is not None and not told.generation and (told.message, told.hint) == (refusal.message, refusal.hint)
