@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -50,7 +51,7 @@ class MachineClock:
         await asyncio.sleep(seconds)
 
 
-class Service:
+class Service(ABC):
     """A program that is started again when it ends. The ``world`` decides when it dies."""
 
     def __init__(
@@ -129,12 +130,13 @@ class Service:
         if self.process is not None:
             self.process.fill_disk(full=full)
 
+    @abstractmethod
     def stop(self) -> None:
         """End it in good order."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _live(self, process: Process) -> None:
-        raise NotImplementedError
+        """Be the program, until it ends."""
 
 
 class ClientMachine(Service):
