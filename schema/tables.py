@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 """The newest migration: what the store migrates to, and the only one that the reader understands."""
 
 metadata = MetaData(
@@ -246,9 +246,10 @@ outboxes = Table(
     Column("epoch", String(32), primary_key=True),
     Column("sequence", BigInteger, nullable=False),
     Column("at", UtcText, nullable=False),
+    Column("mark", String(128), nullable=False, default="", server_default=""),
     sqlite_with_rowid=False,
 )
-"""How far each client's outbox is stored: what makes reports exactly-once."""
+"""How far each client's outbox is stored: what makes reports exactly-once. ``mark`` tells the report of that number."""
 
 backups = Table(
     "backups",

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 MAX_LOG_LINES: Final = 200_000
 """Lines kept of one run; what a client says beyond is dropped."""
+NOT_ONE_OUTBOX: Final = 2**63 - 1
+"""A number that no outbox reaches. A client that reads it as stored knows that somebody else reports as its outbox."""
 _MAX_INTEGER: Final = 2**31 - 1
 
 
@@ -56,9 +58,11 @@ class Ingested:
     """Whether a repository may have another size now."""
 
 
-def read_sequence(connection: Connection, *, public_key: str, epoch: str) -> int:
-    """Return how far an outbox is stored; 0 when it is not known."""
-    return sql.SEQUENCE.value(connection, of_key=public_key, of_epoch=epoch) or 0
+def mark(report: Report) -> str:
+    """Return by what a report is known again when it is sent again: another one of that number has another mark."""
+    if isinstance(report, RunLog):
+        return f"{report.type} {report.run} {report.first}"
+    return f"{report.type} {moment_text(report.at)} {getattr(report, 'run', getattr(report, 'reason', ''))}"
 
 
 def ingest(
@@ -74,12 +78,16 @@ def ingest(
     """Store what is new of ``items`` (sequence, report) and return how far the outbox is stored.
 
     Sequence numbers must rise: a gap is what the client had to drop, or what nobody could read; up to ``through`` all
-    counts as stored. What is stored already is passed over.
+    counts as stored. What is stored already is passed over. When a number that is stored stands for another report now,
+    two machines share one outbox: nothing is stored, and ``NOT_ONE_OUTBOX`` is returned.
     """
     sequences = [sequence for sequence, _ in items]
     if any(later <= earlier for earlier, later in pairwise(sequences)):
         raise TrustError("reports are out of order", code="malformed")
-    high = read_sequence(connection, public_key=public_key, epoch=epoch)
+    high, marked = sql.SEQUENCE.run(connection, of_key=public_key, of_epoch=epoch).fetchone() or (0, "")
+    marks = {sequence: mark(report) for sequence, report in items if sequence in {high, *sequences[-1:]}}
+    if marked and marks.get(high, marked) != marked:
+        return Ingested(NOT_ONE_OUTBOX)
     reached = max([through, *sequences[-1:]])
     if reached <= high:
         return Ingested(high)
@@ -89,14 +97,11 @@ def ingest(
     for report in fresh:
         sink.take(report)
     sink.flush()
-    _advance(connection, public_key=public_key, epoch=epoch, known=high > 0, sequence=reached, at=received)
-    return Ingested(reached, frozenset(sink.notices), sizes=sink.sizes)
-
-
-def _advance(connection: Connection, *, public_key: str, epoch: str, known: bool, sequence: int, at: datetime) -> None:
-    sql.PUT_OUTBOX.run(connection, public_key=public_key, epoch=epoch, sequence=sequence, at=at)
-    if not known:
+    stored = {"epoch": epoch, "sequence": reached, "mark": marks.get(reached, "")}
+    sql.PUT_OUTBOX.run(connection, public_key=public_key, at=received, **stored)
+    if not high:
         sql.FORGET_OUTBOXES.run(connection, of_key=public_key, of_epoch=epoch)
+    return Ingested(reached, frozenset(sink.notices), sizes=sink.sizes)
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ MAX_EPOCHS: Final = 8
 """Outboxes remembered for one key: a client has one, and a new one after it lost the old."""
 
 SEQUENCE = Prepared(
-    select(outboxes.c.sequence).where(
+    select(outboxes.c.sequence, outboxes.c.mark).where(
         outboxes.c.public_key == bindparam("of_key"), outboxes.c.epoch == bindparam("of_epoch")
     )
 )
@@ -22,7 +22,7 @@ _outbox = insert(outboxes)
 PUT_OUTBOX = Prepared(
     _outbox.on_conflict_do_update(
         index_elements=["public_key", "epoch"],
-        set_={"sequence": _outbox.excluded.sequence, "at": _outbox.excluded.at},
+        set_={name: _outbox.excluded[name] for name in ("sequence", "at", "mark")},
     ),
     into=outboxes,
 )

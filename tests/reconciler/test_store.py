@@ -18,7 +18,7 @@ from reconciler.core.lockout import LockoutRow
 from reconciler.store import EVERYTHING, Retention, Store
 from reconciler.store import trust as trust_rows
 from reconciler.store.changes import MAX_NOTICES, Broadcast
-from reconciler.store.ingest import MAX_LOG_LINES
+from reconciler.store.ingest import MAX_LOG_LINES, NOT_ONE_OUTBOX
 from schema.errors import Problem, TerminalError, TransientError, TrustError
 from schema.observed import (
     MAX_LINES,
@@ -33,7 +33,9 @@ from schema.observed import (
     RunFinished,
     RunLog,
     RunProgress,
+    RunStarted,
     StateReport,
+    Trigger,
 )
 from schema.status import Condition, ConditionType, RevisionStatus, SourceStatus, TokenStatus, Truth
 from tests.reconciler import facts
@@ -467,6 +469,23 @@ async def test_what_nobody_could_read_counts_as_stored(published):
     high = await published.ingest(client="web-1", public_key="k", epoch=EPOCH, items=[], through=9, received=NOW)
 
     assert high == 9
+
+
+@pytest.mark.parametrize("theirs", [[4], [4, 5], [4, 5, 6]])
+async def test_two_machines_with_one_outbox_are_told_so_and_lose_nothing_in_silence(published, path, theirs):
+    async def report(whose: str, *numbers: int, at: datetime = NOW) -> int:
+        items = [(one, RunStarted(at=at, run=whose * 32, backup="files", trigger=Trigger.SCHEDULE)) for one in numbers]
+        found: int = await published.ingest(
+            client="web-1", public_key="k", epoch=EPOCH, items=items, through=numbers[-1], received=NOW
+        )
+        return found
+
+    assert await report("a", 1, 2, 3) == 3  # before it was cloned
+    assert await report("b", *theirs) == theirs[-1]
+
+    assert await report("a", 4, 5, 6, at=later(hours=1)) == NOT_ONE_OUTBOX
+    assert await report("b", *theirs) == theirs[-1]  # what is sent again is known again
+    assert rows(path, "SELECT sequence FROM outboxes") == [(theirs[-1],)]
 
 
 async def test_a_client_may_have_a_new_outbox_but_not_endlessly_many(published, path):
