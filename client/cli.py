@@ -10,20 +10,28 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
 
 import click
 
+from client.printing import (
+    SUCCESS,
+    Terminal,
+    print_as,
+    print_enrolled,
+    print_error,
+    print_findings,
+    print_finished,
+    print_status,
+    printable,
+)
 from schema.errors import DirectorError
 
 if TYPE_CHECKING:
-    from client.enrol import Enrolled
     from client.settings import ClientSettings
-    from schema.observed import Report, RunProgress
 
 OK, WRONG, FAILED = 0, 1, 2
 ENROLMENT_VARIABLE = "BORGMATIC_DIRECTOR_ENROLMENT"
-_SUCCESS = {"succeeded", "warned"}
 
 Parameters = ParamSpec("Parameters")
 output_option = click.option(
@@ -39,26 +47,16 @@ def say_errors(command: Callable[Parameters, int]) -> Callable[Parameters, None]
         try:
             code = command(*args, **kwargs)
         except DirectorError as error:
-            _print_error(error.message, error.hint)
+            print_error(error.message, error.hint)
             code = FAILED
         except OSError as error:
-            _print_error(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", "")
+            print_error(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", "")
             code = FAILED
         except KeyboardInterrupt:
             code = FAILED
         sys.exit(code)
 
     return run
-
-
-def _print_error(message: str, hint: str) -> None:
-    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True, color=_colour(sys.stderr))
-    if hint:
-        click.echo(click.style("hint: ", fg="cyan") + hint, err=True, color=_colour(sys.stderr))
-
-
-def _colour(stream: Any) -> bool:
-    return bool(stream.isatty()) and not os.environ.get("NO_COLOR")
 
 
 class _Context:
@@ -123,7 +121,7 @@ def enroll(context: _Context, string: str, name: str | None) -> int:
     directory.prepare()
     click.echo(f"This machine: {directory.identity().public.fingerprint}")
     enrolled = asyncio.run(enrol(text, settings=settings, directory=directory, clock=SystemClock()))
-    _print_enrolled(enrolled, settings)
+    print_enrolled(enrolled, settings)
     return OK
 
 
@@ -152,20 +150,6 @@ def _enrolment_string(argument: str) -> str:
         hint = "on the director: director token create; then here: director-client enroll -"
         raise TerminalError("there is no enrolment string", hint=hint)
     return text
-
-
-def _print_enrolled(enrolled: Enrolled, settings: ClientSettings) -> None:
-    if enrolled.is_approved:
-        click.echo(f"The director at {enrolled.url} knows this machine as '{enrolled.name}'.")
-    else:
-        click.echo(
-            f"The director at {enrolled.url} has recorded this machine as pending.\n"
-            "\n"
-            "Next, a person approves it. Compare the fingerprint above with what the director shows, then either\n"
-            f"  commit the Client that `director clients pending` prints (publicKey: {enrolled.public_key}), or\n"
-            f"  run on the director: director clients approve {settings.name}\n"
-        )
-    click.echo("Start the service: systemctl enable --now director-client   (or: director-client run)")
 
 
 # --- run ------------------------------------------------------------------------------------------------------------
@@ -197,7 +181,7 @@ def run(context: _Context) -> int:
         from client.enrol import enrol
 
         enrolled = asyncio.run(enrol(text, settings=settings, directory=directory, clock=SystemClock()))
-        _print_enrolled(enrolled, settings)
+        print_enrolled(enrolled, settings)
     os.environ.pop(ENROLMENT_VARIABLE, None)  # no program that we start may see the token
     asyncio.run(serve(settings))
     return OK
@@ -224,58 +208,11 @@ def once(context: _Context, backup: str) -> int:
 
     settings = context.settings()
     log.configure("error")
-    terminal = _Terminal()
+    terminal = Terminal()
     finished = asyncio.run(run_once(settings, backup, progress=terminal.progress, watch=terminal.report))
     terminal.clear()
-    outcome = click.style(finished.outcome.value, fg="green" if finished.outcome.value in _SUCCESS else "red")
-    click.echo(f"{backup}: {outcome}", color=_colour(sys.stdout))
-    for one in finished.statistics:
-        click.echo(
-            f"  {one.repository}: {one.archive}  {one.files} files, {_size(one.original_size)}, "
-            f"{_size(one.deduplicated_size)} new"
-        )
-    if finished.error:
-        _print_error(finished.error, finished.hint)
-    return OK if finished.outcome.value in _SUCCESS else WRONG
-
-
-class _Terminal:
-    """Shows a run to a person: log lines as they come, and one line that says where it stands."""
-
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
-        self._shown = False
-
-    def progress(self, progress: RunProgress) -> None:
-        if self._live:
-            text = f"{progress.phase}  {progress.files} files  {_size(progress.original_size)}  {progress.path}"
-            click.echo(f"\r\x1b[K{_printable(text)[:100]}", nl=False, err=True)
-            self._shown = True
-
-    def report(self, report: Report) -> None:
-        if report.type == "run-log":
-            self.clear()
-            for line in report.lines:
-                click.echo(_printable(line.message), err=True)
-
-    def clear(self) -> None:
-        if self._shown:
-            click.echo("\r\x1b[K", nl=False, err=True)
-            self._shown = False
-
-
-def _printable(text: str) -> str:
-    """Return ``text`` without control characters: a file's name must not steer a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text.replace("\n", " "))
-
-
-def _size(number: int) -> str:
-    size = float(number)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
+    print_finished(finished)
+    return OK if finished.outcome.value in SUCCESS else WRONG
 
 
 # --- status, fingerprint, doctor --------------------------------------------------------------------------------------
@@ -297,51 +234,10 @@ def status(context: _Context, output: str) -> int:
 
     found = read_status(context.settings())
     if output == "table":
-        _print_status(found)
+        print_status(found)
     else:
-        _print_as(found.model_dump(mode="json", by_alias=True), output)
+        print_as(found.model_dump(mode="json", by_alias=True), output)
     return OK if found.is_well else WRONG
-
-
-def _print_status(found: Any) -> None:
-    rows = [
-        ("client", f"{found.name}  {found.fingerprint}"),
-        ("director", found.director or "not enrolled: director-client enroll -"),
-        ("service", "running" if found.running else "not running"),
-        ("connection", " ".join(filter(None, (found.connection, found.reason)))),
-        ("revision", f"{found.revision[:12]} (generation {found.generation})" if found.revision else "none yet"),
-        ("refused", found.refusal),
-        ("allow it", found.refusal_hint),
-        ("hint", found.hint),
-    ]
-    for title, text in rows:
-        if text:
-            click.echo(f"{title:<11} {_printable(text)}")
-    if not found.jobs:
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("BACKUP", "SCHEDULE", "NEXT", "REPOSITORIES"):
-        table.add_column(title)
-    for job in found.jobs:
-        due = job.next_due.astimezone().strftime("%Y-%m-%d %H:%M %Z") if job.next_due else "–"
-        state = "running" if job.running else "suspended" if job.suspended else due
-        table.add_row(job.backup, job.schedule or "–", state, ", ".join(job.repositories))
-    click.echo()
-    Console(no_color=not _colour(sys.stdout)).print(table)
-
-
-def _print_as(data: Any, output: str) -> None:
-    if output == "json":
-        import json
-
-        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
-    else:
-        import yaml
-
-        click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
 
 
 @main.command(
@@ -363,7 +259,7 @@ def fingerprint(context: _Context, output: str) -> int:
     if output == "table":
         click.echo(f"{key.fingerprint}\n{key.text}")
     else:
-        _print_as({"fingerprint": key.fingerprint, "publicKey": key.text}, output)
+        print_as({"fingerprint": key.fingerprint, "publicKey": key.text}, output)
     return OK
 
 
@@ -387,14 +283,10 @@ def doctor(context: _Context, output: str) -> int:
 
     log.configure("error")
     findings = asyncio.run(examine(context.settings()))
-    if output != "table":
-        _print_as([{key: str(value) for key, value in asdict(one).items()} for one in findings], output)
-    colours = {"ok": "green", "warning": "yellow", "error": "red"}
-    for one in findings if output == "table" else ():
-        level = click.style(f"{one.level.value:<8}", fg=colours[one.level.value])
-        click.echo(f"{level} {one.check}: {_printable(one.message)}", color=_colour(sys.stdout))
-        if one.hint:
-            click.echo(f"         hint: {_printable(one.hint)}")
+    if output == "table":
+        print_findings(findings)
+    else:
+        print_as([{key: str(value) for key, value in asdict(one).items()} for one in findings], output)
     return WRONG if any(one.level.value == "error" for one in findings) else OK
 
 
@@ -427,11 +319,9 @@ def forget_repository(context: _Context, repository: str) -> int:
         raise TerminalError(f"this machine knows no repository '{repository}'", hint=hint)
     for one in chosen:
         known.forget(one)
-        click.echo(
-            f"Forgot {_printable(one.name)} at {_printable(one.url)}. If it is gone, the next run makes it anew."
-        )
+        click.echo(f"Forgot {printable(one.name)} at {printable(one.url)}. If it is gone, the next run makes it anew.")
     for one in () if repository else found:
-        click.echo(f"{_printable(one.name)}  since {one.since:%Y-%m-%d}  {_printable(one.url)}")
+        click.echo(f"{printable(one.name)}  since {one.since:%Y-%m-%d}  {printable(one.url)}")
     return OK
 
 

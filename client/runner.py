@@ -1,8 +1,8 @@
 """One run of one job: borgmatic as a program, its output as reports, and an end that is always clean.
 
 Called by ``agent``. A run takes its turn at each repository (in this process by a lock, between processes by a file
-lock), makes declared repositories on first use, starts borgmatic once for all repositories, and tells what
-came of it.
+lock), makes declared repositories on first use (``readiness``), starts borgmatic once for all repositories, and tells
+what came of it (``telling``).
 
 borgmatic runs as ``borgmatic --config FILE --log-json --verbosity 1 ACTIONS``, ``create`` with ``--json --progress``
 unless the configuration says ``list_details``, which contradicts them. Without ``--json``, and when it fails, borgmatic
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import re
 import signal
@@ -27,41 +26,24 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client import borgmatic, borgmatic_output, ssh
+from client import borgmatic, borgmatic_output, readiness, ssh
 from client.borgmatic_output import Lines, Reader, Scrubber, Seen
 from client.known_repositories import KnownRepositories, KnownRepository
+from client.readiness import Failure
+from client.telling import Telling
 from schema.desired import runtime_directory
 from schema.errors import DirectorError
-from schema.observed import (
-    MAX_TEXT,
-    LogLine,
-    Outcome,
-    RepositoryStatistics,
-    RunFinished,
-    RunLog,
-    RunProgress,
-    RunStarted,
-    Trigger,
-)
+from schema.observed import MAX_TEXT, Outcome, RepositoryStatistics, RunFinished, RunStarted, Trigger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from client.borgmatic import Start
     from client.clock import Clock
+    from client.telling import Emit, ShowProgress
     from client.turns import Turns
     from schema.desired import DesiredRepository, Job
-    from schema.observed import Report
 
-    Emit = Callable[[Report], Awaitable[None]]
-    ShowProgress = Callable[[RunProgress], None]
-
-PROGRESS_SECONDS = 0.5
-BATCH_SECONDS = 1.0
-BATCH_LINES = 100
-MAX_LOG_LINES = 20_000
-"""More lines than this of one run are counted, not kept."""
-_MAX_WAITING_CHARACTERS = 4 * 1024 * 1024
 _QUERY_SECONDS = 120.0
 _CREATE_SECONDS = 600.0
 _LIST_DETAILS = re.compile(rb"^[ -]*list_details:[ ]*true", re.MULTILINE)
@@ -77,43 +59,24 @@ class _Changed(Exception):
 
 
 @dataclass(slots=True)
-class _Failure:
-    """Why a repository, or the whole run, failed."""
-
-    error: str
-    hint: str = ""
-
-
-@dataclass(slots=True)
 class _Run:
     """What is known of a run while it goes on."""
 
     job: Job
     newest: Callable[[], Job | None]
-    id: str
-    emit: Emit
-    progress: ShowProgress
+    telling: Telling
     began: datetime
-    scrub: Scrubber
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[object] | None = None
     """While it waits for its turn: the task that a cancellation has to wake."""
     deadline: float | None = None
     locks: tuple[int, ...] = ()
     """The locks of its turn, for borgmatic to inherit."""
-    waiting: list[LogLine] = field(default_factory=list)
-    waiting_characters: int = 0
-    full: asyncio.Event = field(default_factory=asyncio.Event)
-    sent: int = 0
-    dropped: int = 0
-    last_progress: float = float("-inf")
-    counted: RunProgress | None = None
-    """The newest progress, to know when its numbers begin anew."""
     warned: bool = False
     warning: str = ""
     exit_code: int | None = None
     stopped: Outcome | None = None
-    failures: dict[str, _Failure] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
     """By repository; the empty name is the run itself."""
     statistics: dict[str, RepositoryStatistics] = field(default_factory=dict)
 
@@ -163,15 +126,14 @@ class Runner:
         Never raises for what borgmatic does. When the task itself is cancelled, the run ends as cancelled, its end is
         emitted, and ``CancelledError`` goes on.
         """
-        run = _Run(
-            job, newest, run_id, emit, progress, self._clock.now(), Scrubber(borgmatic.opened_secrets(self._state))
-        )
-        self._runs[run_id] = run
+        scrub = Scrubber(borgmatic.opened_secrets(self._state))
+        telling = Telling(run_id, job.backup, emit=emit, progress=progress, scrub=scrub, clock=self._clock)
+        run = self._runs[run_id] = _Run(job, newest, telling, self._clock.now())
         started = RunStarted(
             at=run.began, run=run_id, backup=job.backup, trigger=trigger, due=due, revision=revision[:1024]
         )
         interrupted: asyncio.CancelledError | None = None
-        flusher = asyncio.create_task(self._flush_for_ever(run))
+        flusher = asyncio.create_task(telling.flush_for_ever())
         try:
             await emit(started)
             await self._work_in_turn(run)
@@ -180,13 +142,13 @@ class Runner:
             if not self._was_ours(run):
                 interrupted = error
         except DirectorError as error:
-            run.failures[""] = _Failure(error.message, error.hint)
+            run.failures[""] = Failure(error.message, error.hint)
         finally:
             flusher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await flusher
             del self._runs[run_id]
-        await self._flush(run)
+        await telling.flush()
         finished = self._finished(run)
         await emit(finished)
         if interrupted is not None:
@@ -226,7 +188,7 @@ class Runner:
         urls = {repository.url for repository in run.job.repositories}
 
         def wait(what: str) -> None:
-            run.progress(self._seen(run, Seen(phase=f"waiting for {what}")))
+            run.telling.show(Seen(phase=f"waiting for {what}"))
 
         run.task = asyncio.current_task()
         async with self._turns.hold(urls, waiting=wait) as run.locks:
@@ -258,58 +220,33 @@ class Runner:
                 try:
                     self._known.note(KnownRepository(url=repository.url, name=repository.name, since=run.began))
                 except DirectorError as error:
-                    self._note(run, "warning", f"cannot remember repository '{repository.name}': {error.message}")
+                    run.telling.note("warning", f"cannot remember repository '{repository.name}': {error.message}")
 
-    async def _prepare(self, run: _Run, repository: DesiredRepository) -> _Failure | None:
-        """Return why ``repository`` cannot be used. Only what this machine can see for itself; Borg judges the rest."""
-        if not repository.url.startswith("/"):
-            return None
-        mountpoint = repository.mountpoint
-        if mountpoint is not None and not await asyncio.to_thread(os.path.ismount, mountpoint):
-            return _Failure(
-                f"nothing is mounted at {mountpoint}, where repository '{repository.name}' is",
-                f"mount it: mount {mountpoint}",
-            )
-        if not await asyncio.to_thread(_is_absent, Path(repository.url)):
-            return None
-        if not repository.create:
-            return _Failure(
-                f"repository '{repository.name}' does not exist at {repository.url}",
-                "if it should be made, say `create: true` in the Repository; if not, is its disk mounted?",
-            )
-        parent = Path(repository.url).parent
-        if mountpoint is None and not await asyncio.to_thread(parent.is_dir):
-            return _Failure(
-                f"repository '{repository.name}' is not made, for there is no folder {parent}: is its disk mounted?",
-                f"make the folder (mkdir {parent}), or name the `mountpoint` in the Repository",
-            )
-        return await self._create(run, repository)
+    async def _prepare(self, run: _Run, repository: DesiredRepository) -> Failure | None:
+        """Return why ``repository`` cannot be used; make it where it is to be made."""
+        seen = await readiness.look_at(repository)
+        return await self._create(run, repository) if seen.absent else seen.failure
 
-    async def _create(self, run: _Run, repository: DesiredRepository) -> _Failure | None:
+    async def _create(self, run: _Run, repository: DesiredRepository) -> Failure | None:
         """Make a repository on its first use. Borg itself refuses to touch one that exists."""
         known = self._known.find(repository.url)
         if known is not None:
-            return _Failure(
-                f"repository '{repository.name}' is gone: this machine has backed up into it since "
-                f"{known.since:%Y-%m-%d}, and there is none at {repository.url} any more",
-                "is its disk mounted, was it moved or deleted? bring it back; or, to begin a new and empty one, run on "
-                f"this machine: director-client forget-repository {repository.name}",
-            )
-        self._note(run, "info", f"creating repository '{repository.name}' at {repository.url}")
-        reader = self._reader(run, quiet=True)
+            return readiness.gone(repository, known)
+        run.telling.note("info", f"creating repository '{repository.name}' at {repository.url}")
+        reader = run.telling.reader(quiet=True)
         arguments = self._arguments(run, "repo-create", "--repository", repository.name)
         code = await self._follow(run, arguments, reader, limit=_CREATE_SECONDS)
         if code == 0 or run.stopped is not None:
             return None
         error, hint = await self._reason(run, reader, code, target=repository.name)
-        return _Failure(f"cannot create repository '{repository.name}': {error}", hint)
+        return Failure(f"cannot create repository '{repository.name}': {error}", hint)
 
     async def _borgmatic(self, run: _Run, target: str | None) -> None:
         """Run the actions, for all repositories or for one."""
         self._check_newest(run)
         if run.stopped is not None:
             return
-        reader = self._reader(run)
+        reader = run.telling.reader()
         code = await self._follow(run, self._arguments(run, *self._actions(run.job, target)), reader)
         run.warned = run.warned or reader.warned
         run.warning = run.warning or reader.warning
@@ -328,13 +265,13 @@ class Runner:
         """
         job = run.newest()
         if job is None:
-            self._note(run, "warning", "the backup is suspended or gone since, and does not run")
+            run.telling.note("warning", "the backup is suspended or gone since, and does not run")
             run.stopped = Outcome.CANCELLED
         elif job != run.job and run.exit_code is None:
             raise _Changed(job)
         elif job != run.job:
             run.stopped = Outcome.FAILED
-            run.failures[""] = _Failure("the backup was changed while it ran", "its next run is the changed one")
+            run.failures[""] = Failure("the backup was changed while it ran", "its next run is the changed one")
 
     async def _after_failure(self, run: _Run, target: str | None, reader: Reader, code: int) -> None:
         """Make remote repositories that Borg missed and that are declared to be made; then run those once more."""
@@ -354,7 +291,7 @@ class Runner:
             reasons = {reason for reason in reasons if not any(repository.url in reason for repository in missed)}
         if target is not None or not missed or reasons:
             error, hint = await self._reason(run, reader, code, target=target)
-            run.failures.setdefault(target or "", _Failure(error, hint))
+            run.failures.setdefault(target or "", Failure(error, hint))
 
     async def _reason(self, run: _Run, reader: Reader, code: int, *, target: str | None) -> tuple[str, str]:
         """Return why borgmatic failed, and what to do about it."""
@@ -434,11 +371,11 @@ class Runner:
     def _stop(self, run: _Run, *, seconds: float | None) -> None:
         if seconds is None:
             run.stopped = Outcome.CANCELLED
-            self._note(run, "warning", "the run was cancelled")
+            run.telling.note("warning", "the run was cancelled")
             return
         run.stopped = Outcome.FAILED
         timeout = run.job.timeout if run.job.timeout is not None else int(seconds)
-        run.failures[""] = _Failure(
+        run.failures[""] = Failure(
             f"timeout: the run took longer than {timeout} seconds and was ended",
             "raise `timeout` of the Backup, or find out in the log what took so long",
         )
@@ -465,75 +402,6 @@ class Runner:
                     names = {repository.url: repository.name}
                     run.statistics |= borgmatic_output.statistics([value], names=names)
 
-    # --- Telling ------------------------------------------------------------------------------------------------------
-
-    def _reader(self, run: _Run, *, quiet: bool = False) -> Reader:
-        def show(seen: Seen) -> None:
-            now = self._clock.monotonic()
-            if not quiet and now - run.last_progress >= PROGRESS_SECONDS:
-                run.last_progress = now
-                run.progress(self._seen(run, seen))
-
-        return Reader(
-            on_line=lambda line: self._keep(run, line), on_progress=show, now=self._clock.now, scrub=run.scrub
-        )
-
-    def _seen(self, run: _Run, seen: Seen) -> RunProgress:
-        now, before = self._clock.now(), run.counted
-        goes_on = (
-            before is not None
-            and before.phase == seen.phase
-            and before.files <= seen.files
-            and (before.percent or 0) <= (seen.percent or 0)
-        )
-        run.counted = RunProgress(
-            at=now,
-            run=run.id,
-            backup=run.job.backup,
-            phase=seen.phase,
-            files=seen.files,
-            original_size=seen.original_size,
-            deduplicated_size=seen.deduplicated_size,
-            path=seen.path,
-            percent=seen.percent,
-            since=before.since if before is not None and goes_on else now,
-        )
-        return run.counted
-
-    def _note(self, run: _Run, level: borgmatic_output.Level, message: str) -> None:
-        self._keep(run, LogLine(at=self._clock.now(), level=level, message=run.scrub(message)[:MAX_TEXT]))
-
-    def _keep(self, run: _Run, line: LogLine) -> None:
-        too_many = run.sent + len(run.waiting) >= MAX_LOG_LINES
-        if too_many or run.waiting_characters > _MAX_WAITING_CHARACTERS:
-            run.dropped += 1
-            return
-        run.waiting.append(line)
-        run.waiting_characters += len(line.message)
-        if len(run.waiting) >= BATCH_LINES:
-            run.full.set()
-
-    async def _flush_for_ever(self, run: _Run) -> None:
-        while True:
-            timer = asyncio.create_task(self._clock.sleep(BATCH_SECONDS))
-            full = asyncio.create_task(run.full.wait())
-            try:
-                await asyncio.wait((timer, full), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                timer.cancel()
-                full.cancel()
-            run.full.clear()
-            await self._flush(run)
-
-    async def _flush(self, run: _Run) -> None:
-        while run.waiting:
-            batch = tuple(run.waiting[:BATCH_LINES])
-            await run.emit(RunLog(run=run.id, first=run.sent, lines=batch))
-            # Only now: what an interrupted emit may not have kept is sent again under the same number.
-            del run.waiting[: len(batch)]
-            run.waiting_characters = sum(len(line.message) for line in run.waiting)
-            run.sent += len(batch)
-
     def _finished(self, run: _Run) -> RunFinished:
         failures = list(run.failures.values())
         error = failures[0].error if failures else run.warning
@@ -541,16 +409,16 @@ class Runner:
             error += f" (and {len(failures) - 1} more)"
         return RunFinished(
             at=self._clock.now(),
-            run=run.id,
+            run=run.telling.run,
             backup=run.job.backup,
             outcome=_outcome(run),
             exit_code=run.exit_code,
-            error=run.scrub(error)[:MAX_TEXT],
+            error=run.telling.scrub(error)[:MAX_TEXT],
             hint=failures[0].hint if failures else "",
             statistics=tuple(run.statistics[one.name] for one in run.job.repositories if one.name in run.statistics)[
                 :100
             ],
-            log_lines=run.sent + run.dropped,
+            log_lines=run.telling.lines,
         )
 
 
@@ -560,14 +428,3 @@ def _outcome(run: _Run) -> Outcome:
     if run.failures:
         return Outcome.FAILED
     return Outcome.WARNED if run.warned else Outcome.SUCCEEDED
-
-
-def _is_absent(path: Path) -> bool:
-    """Whether there is certainly nothing at ``path``. An empty folder is nothing; what cannot be seen is not."""
-    try:
-        with os.scandir(path) as entries:
-            return next(entries, None) is None
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        return error.errno == errno.ENOENT

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from client import borgmatic, runner
+from client import borgmatic, telling
 from client.clock import SystemClock
-from client.runner import BATCH_LINES, Runner
+from client.runner import Runner
+from client.telling import BATCH_LINES
 from client.turns import Turns
 from schema.desired import DesiredRepository, Job
 from schema.observed import Outcome, Report, RunFinished, RunLog, RunProgress, RunStarted, Trigger
@@ -148,7 +149,7 @@ async def test_a_warning_makes_the_run_warned_and_keeps_its_statistics(tmp_path)
 
 
 async def test_progress_says_since_when_it_counts_and_each_repository_begins_at_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(telling, "PROGRESS_SECONDS", 0.0)
     on = Machine(tmp_path, "writes-to-two")
 
     await on.run()
