@@ -20,11 +20,12 @@ _PLAIN = re.compile(r"[A-Za-z/_](?:[A-Za-z0-9_./@+=,-]|[ :](?=[A-Za-z0-9_./@+=,-
 _SPECIAL_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 """What YAML 1.1 or 1.2 reads as a boolean or null; numbers and dates begin with characters that ``_PLAIN`` refuses."""
 
-_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+_UNPRINTABLE = "[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
 _INK = "!-~\xa1-\u2027\u202a-\ud7ff"
-_LITERAL = re.compile(f"(?:[{_INK}][ {_INK}]*\n)(?:[ {_INK}]*\n)*(?:[ {_INK}]*[{_INK}]\n?)")
+_LITERAL = f"(?:[{_INK}][ {_INK}]*\n)(?:[ {_INK}]*\n)*(?:[ {_INK}]*[{_INK}]\n?)"
 """Several lines that a literal block keeps exactly: no leading space, printable, at most one newline at the end, and
-none of Unicode's own line ends, which readers take for one."""
+none of Unicode's own line ends, which readers take for one. Compiled by re where it is first asked: 10 ms, and few
+sources have such a text."""
 
 
 def document(options: Mapping[str, JsonValue]) -> str:
@@ -49,7 +50,7 @@ def _string(text: str) -> str:
     if _PLAIN.fullmatch(text) and text.lower() not in _SPECIAL_WORDS:
         return text
     quoted = json.dumps(text, ensure_ascii=False)
-    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
+    return re.sub(_UNPRINTABLE, lambda match: f"\\u{ord(match[0]):04x}", quoted)
 
 
 def _float(value: float) -> str:
@@ -89,7 +90,7 @@ def _value(lines: list[str], head: str, value: JsonValue, indent: int) -> None:
     elif isinstance(value, list):
         lines.append(head if value else f"{head} []")
         _sequence(lines, value, indent + 2)
-    elif isinstance(value, str) and "\n" in value and _LITERAL.fullmatch(value):
+    elif isinstance(value, str) and "\n" in value and re.fullmatch(_LITERAL, value):
         lines.append(f"{head} {'|' if value.endswith(chr(10)) else '|-'}")
         margin = " " * (indent + 2)
         lines += [f"{margin}{line}" if line else "" for line in value.removesuffix("\n").split("\n")]

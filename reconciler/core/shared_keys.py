@@ -1,10 +1,12 @@
-"""The public keys of clients: sound, and one for each machine. Called by ``validate``."""
+"""The public keys of clients: sound, and one for each machine; those of escrow: sound. Called by ``validate``.
+
+``schema.envelope`` is imported where there is a key to look at: it brings pynacl, and a source that is begun has none.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from schema import envelope
 from schema.errors import TrustError
 from schema.resources import Client
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
     from reconciler.core.catalogue import Catalogue, Located, Pointer
     from schema.errors import Problem
+    from schema.resources import Secret
 
 _POINTER: Pointer = ("spec", "publicKey")
 
@@ -22,12 +25,29 @@ def bad_key(client: Located[Client]) -> Problem | None:
     key = client.resource.spec.public_key
     if key is None:
         return None
+    from schema import envelope  # noqa: PLC0415
+
     try:
         envelope.parse_client_key(key)
     except TrustError as error:
         hint = f"copy again what `director-client fingerprint` prints on {client.resource.name}"
         return client.problem(_POINTER, f"the publicKey is refused: {error.message}", code="bad-key", hint=hint)
     return None
+
+
+def bad_escrow_keys(secret: Located[Secret]) -> Iterator[Problem]:
+    """Yield why escrow keys of a Secret are refused."""
+    if not secret.resource.spec.escrow:
+        return
+    from schema import envelope  # noqa: PLC0415
+
+    for name, key in secret.resource.spec.escrow.items():
+        try:
+            envelope.parse_escrow_key(key)
+        except TrustError as error:
+            yield secret.problem(
+                ("spec", "escrow", name), f"the escrow key is refused: {error.message}", code="bad-key"
+            )
 
 
 class SharedKeys:

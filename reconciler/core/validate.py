@@ -15,9 +15,8 @@ from reconciler.core import explain, references, seals
 from reconciler.core.borgmatic_options import OptionChecker
 from reconciler.core.layers import Layers
 from reconciler.core.load import limited
-from reconciler.core.shared_keys import SharedKeys, bad_key
-from schema import envelope
-from schema.errors import Problem, Severity, TrustError
+from reconciler.core.shared_keys import SharedKeys, bad_escrow_keys, bad_key
+from schema.errors import Problem, Severity
 from schema.resources import Backup, Client, Profile, Repository, Secret
 
 if TYPE_CHECKING:
@@ -178,13 +177,7 @@ class Validator:
 def _secret_problems(names: Names) -> Iterator[Problem]:
     for secret in names.catalogue.all(Secret).values():
         yield from references.secret_problems(secret, names)
-        for name, key in secret.resource.spec.escrow.items():
-            try:
-                envelope.parse_escrow_key(key)
-            except TrustError as error:
-                yield secret.problem(
-                    ("spec", "escrow", name), f"the escrow key is refused: {error.message}", code="bad-key"
-                )
+        yield from bad_escrow_keys(secret)
 
 
 def _url_problems(catalogue: Catalogue) -> Iterator[Problem]:
