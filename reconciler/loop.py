@@ -15,14 +15,15 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from reconciler import garbage
-from reconciler.core import changes, dangers, excerpts, issue, plan, weigh
+from reconciler.core import changes, excerpts, issue
 from reconciler.core.build import Build, BuildCache, build
 from reconciler.core.changes import Changes
+from reconciler.judging import Held, Past, judge_changes, judge_history, look_back
 from reconciler.ledger import Ledger
 from reconciler.outcome import EVENTS, Outcome, Result, first_error, revision_status, source_conditions
 from reconciler.rhythm import LONGEST_RETRY_SECONDS, Rhythm
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from reconciler.clock import Clock
     from reconciler.core.issue import Issued
     from reconciler.loop_ports import Gateway, Records, SourcePort
-    from reconciler.source import Commit
     from schema.envelope import DirectorIdentity
 
 _log = structlog.get_logger(__name__)
@@ -54,19 +54,13 @@ class LoopSettings:
     hold_dangers: bool = False
 
 
-class _Held(Exception):
-    def __init__(self, hold: Hold) -> None:
-        super().__init__(hold.message)
-        self.hold = hold
-
-
 @dataclass(slots=True)
 class _Pass:
     """What one pass has found so far."""
 
     head: str = ""
     build: Build | None = None
-    commit: Commit | None = None
+    past: Past | None = None
     touched: list[str] = field(default_factory=list)
     """The clients about which something differs from what is published."""
     changes: Changes = field(default_factory=Changes)
@@ -207,13 +201,13 @@ class Reconciler:
         this, begun = _Pass(), self._clock.monotonic()
         try:
             this.result = await self._steps(this)
-        except _Held as held:
+        except Held as held:
             this.result = Result(
                 "held",
                 this.head,
-                held.hold.reason,
-                held.hold.message,
-                hold=held.hold,
+                held.reason,
+                held.message,
+                hold=self._hold(this.head, held),
                 hint=f"look at `director plan`, then `director acknowledge {this.head[:12]}` or change the source",
             )
         except InvalidSource as error:
@@ -254,12 +248,25 @@ class Reconciler:
 
     async def _build_and_publish(self, this: _Pass) -> Result:
         await self._restore()
-        acknowledged = await asyncio.to_thread(self._look_back, this)
+        published = self._status.revision
+        past = this.past = await asyncio.to_thread(look_back, self._source, head=this.head, published=published)
+        if this.head not in self._acknowledged:
+            judge_history(past, head=this.head, published=published)
         this.build = await asyncio.to_thread(self._build, this.head)
         this.build.require_ok()
-        this.was_published = this.head == self._status.revision
+        this.was_published = this.head == published
         await asyncio.to_thread(self._compare, this, this.build)
-        await asyncio.to_thread(self._weigh, this, this.build, acknowledged)
+        if self._published is not None and this.head not in self._acknowledged:
+            await asyncio.to_thread(
+                judge_changes,
+                self._published,
+                this.build,
+                past=past,
+                head=this.head,
+                names=this.touched,
+                mass_change=self._settings.mass_change,
+                hold_dangers=self._settings.hold_dangers,
+            )
         if self.status.suspended:  # meanwhile
             return self._suspended()
         return await self._publish(this, this.build)
@@ -286,27 +293,6 @@ class Reconciler:
             return
         self._published = built if built.ok else None
 
-    def _look_back(self, this: _Pass) -> frozenset[str]:
-        """Find the commit, and return what the commits since the published revision acknowledge.
-
-        When history was rewritten, these are the head's own words only, and it is held.
-        """
-        head, published = this.head, self._status.revision
-        commits = self._source.log(published, head) if published and published != head else []
-        this.commit = commits[0] if commits else self._source.commit(head)
-        is_built_upon = (
-            not published
-            or published == head
-            or any(published in commit.parents for commit in commits)
-            or self._source.is_descendant(head, of=published)
-        )
-        words = commits if is_built_upon and commits else [this.commit]
-        acknowledged = plan.acknowledgements(commit.message for commit in words)
-        if not is_built_upon and head not in self._acknowledged and not acknowledged & {"history-rewritten", "all"}:
-            message = f"revision {head[:12]} is not built upon the published {published[:12]}"
-            raise _Held(self._hold(head, "HistoryRewritten", message))
-        return acknowledged
-
     def _build(self, revision: str) -> Build:
         files = self._source.files(revision)
         built = build(files.files, borgmatic_schema=self._schema, cache=self._cache)
@@ -322,26 +308,11 @@ class Reconciler:
         if before is not None or not self._status.revision:  # else what was published is not known any more
             this.changes = changes.between(before, built, names=this.touched)
 
-    def _weigh(self, this: _Pass, built: Build, acknowledged: frozenset[str]) -> None:
-        head = this.head
-        if self._published is None or head in self._acknowledged:
-            return
-        share = self._settings.mass_change
-        found = weigh.weigh(self._published, built, revision=head, share=share, names=this.touched)
-        if found is not None and not acknowledged & {weigh.CODE, "all"}:
-            raise _Held(self._hold(head, "MassChangeHeld", found.message))
-        if self._settings.hold_dangers:
-            found_dangers = plan.unacknowledged(dangers.find(self._published, built, names=this.touched), acknowledged)
-            if found_dangers:
-                codes = ", ".join(sorted({danger.code for danger in found_dangers}))
-                raise _Held(self._hold(head, "DangerHeld", f"revision {head[:12]} could destroy data: {codes}"))
-
-    def _hold(
-        self, head: str, reason: Literal["HistoryRewritten", "MassChangeHeld", "DangerHeld"], message: str
-    ) -> Hold:
+    def _hold(self, head: str, held: Held) -> Hold:
         before = self._status.hold
-        since = before.since if before and before.revision == head and before.reason == reason else self._clock.now()
-        return Hold(revision=head, reason=reason, message=message, since=since)
+        known = before is not None and before.revision == head and before.reason == held.reason
+        since = before.since if before is not None and known else self._clock.now()
+        return Hold(revision=head, reason=held.reason, message=held.message, since=since)
 
     async def _publish(self, this: _Pass, built: Build) -> Result:
         head, before, now = this.head, self._published, self._clock.now()
@@ -431,9 +402,9 @@ class Reconciler:
         self._status = self._status.model_copy(update={"conditions": tuple(conditions)})
         try:
             judged = result.outcome in {"published", "unchanged", "stalled", "held"}
-            if this.commit is not None and news and judged and not this.was_published:
+            if this.past is not None and news and judged and not this.was_published:
                 await self._records.record_revision(
-                    revision_status(this.commit, result, this.changes, now=now), problems=result.problems
+                    revision_status(this.past.commit, result, this.changes, now=now), problems=result.problems
                 )
             if news:
                 _log.info(
