@@ -92,7 +92,10 @@ HINTS: tuple[tuple[str, str], ...] = (
         "Borg is not installed on this machine: install the package borgbackup",
     ),
     (_MISSING_REPOSITORY.pattern, "if it should be made, say `create: true` in the Repository; if not, is it mounted?"),
-    (r"is not a valid repository", "there is something else at that path: look at the url of the Repository"),
+    (
+        r"is not a valid repository",
+        "this is something else, or its making was cut off: look at it, and at the url of the Repository; or move it away",
+    ),
     (
         r"No space left on device|Insufficient free space|Disk quota exceeded|storage quota",
         "make room where the repository, Borg's cache or the client's state directory is, for example by compacting",

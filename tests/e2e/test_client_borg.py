@@ -290,6 +290,22 @@ async def test_what_is_no_repository_is_never_written_to(one):
     assert [path.name for path in (one.base / "nas").iterdir()] == ["precious"]
 
 
+async def test_a_repository_whose_making_was_cut_off_is_told_as_what_it_is(one):
+    await one.apply()
+    (half,) = map(Path, one.repositories.values())
+    half.mkdir(parents=True)
+    (half / "README").write_text("Borg's first file, and then the power went")
+
+    failed = await one.run()
+    half.rename(half.with_name("moved-away"))
+    worked = await one.run()
+
+    assert failed.outcome is Outcome.FAILED
+    assert "making was cut off" in failed.hint
+    assert "move it away" in failed.hint
+    assert worked.outcome is Outcome.SUCCEEDED
+
+
 async def test_a_configuration_that_lists_files_works_as_well(one):
     await one.apply(extra="list_details: true")
 
