@@ -94,7 +94,7 @@ HINTS: tuple[tuple[str, str], ...] = (
     (_MISSING_REPOSITORY.pattern, "if it should be made, say `create: true` in the Repository; if not, is it mounted?"),
     (
         r"is not a valid repository",
-        "this is something else, or its making was cut off: look at it, and at the url of the Repository; or move it away",
+        "this is something else, or its making was cut off: look at it and at the Repository's url, or move it away",
     ),
     (
         r"No space left on device|Insufficient free space|Disk quota exceeded|storage quota",
