@@ -238,7 +238,7 @@ class _Check:
         self._working_directory = self._put_in(base) if isinstance(base, str) else None
         for name, value in options.items():
             if name != "repositories":
-                self._option(name, value, depth=0)
+                self._option(name, value)
         repositories = options.get("repositories")
         if not isinstance(repositories, list) or not all(isinstance(entry, dict) for entry in repositories):
             raise self._denied("'repositories' is not a list of mappings")
@@ -250,7 +250,7 @@ class _Check:
 
     # --- Names --------------------------------------------------------------------------------------------------------
 
-    def _option(self, name: str, value: Node, *, depth: int) -> None:
+    def _option(self, name: str, value: Node) -> None:
         """Check one option and all that is below it. ``name`` is its whole name, ``postgresql_databases.name``."""
         self._allowed(name)
         if isinstance(value, dict):
@@ -260,10 +260,10 @@ class _Check:
                 if BREAKS.search(key):
                     raise self._denied(f"a name in option '{name}' holds a line break or control character")
                 whole = f"{name}.*" if f"{name}.*" in HARMLESS else f"{name}.{key}"
-                self._option(whole, below, depth=depth + 1)
+                self._option(whole, below)
         elif isinstance(value, list):
             for item in value:
-                self._option(name, item, depth=depth + 1)
+                self._option(name, item)
         elif not self._listed(name):
             self._value(name, value)
         else:
