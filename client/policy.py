@@ -503,7 +503,7 @@ class _Check:
                     raise self._denied(f"a repository holds {name}")
                 if is_escaped(value):
                     raise self._denied(f"option '{name}' of a repository holds a backslash before a brace")
-                self._option(f"repositories.{name}" if name in _REPOSITORY_OWN else name, value, depth=1)
+                self._option(f"repositories.{name}" if name in _REPOSITORY_OWN else name, value)
         written = [(self._text(entry.get("label")), self._text(entry.get("path"))) for entry in entries]
         declared = [(repository.name, repository.url) for repository in self.job.repositories]
         if written != declared:
