@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reconciler.commands import clients, runs, secrets, source, standing, steering, viewers
 from reconciler.commands.output import configure_logging, examples, friendly
 from reconciler.commands.which import config_options, group_options
 from reconciler.garbage import look_seldom
@@ -39,15 +39,47 @@ _ROOMS = {
 }
 
 
-class _Commands(click.Group):
-    """Lists the commands by what they are for."""
+_MODULES = {
+    "source": ("init", "validate", "build", "plan", "schema", "hook"),
+    "secrets": ("seal", "reseal", "escrow-key"),
+    "standing": ("status", "drift", "archives", "backups", "events"),
+    "runs": ("runs",),
+    "steering": ("reconcile", "acknowledge", "suspend", "resume"),
+    "clients": ("token", "clients"),
+    "viewers": ("viewer",),
+}
+"""Which module of ``reconciler.commands`` has which commands; the others stand below."""
 
-    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+
+class _Commands(click.Group):
+    """Lists the commands by what they are for, and loads the modules of those that are asked for: each is short."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command. When there is none, all are there, for click to say which may have been meant."""
+        for module, names in _MODULES.items():
+            if cmd_name in names:
+                self._load(module)
+        if cmd_name not in self.commands:
+            self.list_commands(ctx)
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, sorted."""
+        for module in _MODULES:
+            self._load(module)
+        return super().list_commands(ctx)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the lists."""
-        limit = formatter.width - 6 - max(map(len, self.commands))
+        limit = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
         for room, names in _ROOMS.items():
             with formatter.section(room):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(limit)) for name in names])
+
+    def _load(self, module: str) -> None:
+        found = importlib.import_module(f"reconciler.commands.{module}")
+        for name in _MODULES[module]:
+            self.add_command(getattr(found, name.replace("-", "_")))
 
 
 @click.group(
@@ -246,12 +278,3 @@ def _reading(settings: DirectorSettings) -> Iterator[tuple[Reader, Callable[...,
 
     with contextlib.closing(Reader(settings.store_path)) as reader:
         yield reader, lambda question, **arguments: answer(reader, question, arguments, now=_now())
-
-
-for command in (
-    *(source.init, source.validate, source.build, source.plan, source.schema, source.hook),
-    *(secrets.seal, secrets.reseal, secrets.escrow_key),
-    *(*standing.COMMANDS, runs.runs, *steering.COMMANDS, *clients.COMMANDS),
-    viewers.viewer,
-):
-    main.add_command(command)

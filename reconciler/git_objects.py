@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypedDict
 
 from reconciler.git_files import ResourceFiles
+from reconciler.git_places import candidates
 from reconciler.source_files import Bounds, Files
 from schema.errors import DirectorError, TerminalError, TransientError, scrub
 
@@ -100,11 +101,10 @@ class Place:
 def discover(folder: Path) -> Place | None:
     """Return the place of ``folder`` in the repository around it, or None when there is none."""
     folder = folder.resolve()
-    for root in (folder, *folder.parents):
-        if (root / ".git").exists() or ((root / "HEAD").is_file() and (root / "objects").is_dir()):
-            path = folder.relative_to(root).as_posix() if (root / ".git").exists() and folder != root else ""
-            with contextlib.suppress(NotARepository):
-                return Place(root, path, GitObjects(root).checked_out())
+    for root in candidates(folder):
+        path = folder.relative_to(root).as_posix() if (root / ".git").exists() and folder != root else ""
+        with contextlib.suppress(NotARepository):
+            return Place(root, path, GitObjects(root).checked_out())
     return None
 
 

@@ -139,9 +139,10 @@ def mistakes(words: list[str]) -> str:
             if isinstance(option.type, click.Choice) and value not in (*option.type.choices, "X"):
                 return f"{name} cannot be {value}"
         elif isinstance(command, click.Group):
-            if word not in command.commands:
+            inner = command.get_command(click.Context(command), word)
+            if inner is None:
                 return f"{command.name} has no command {word}"
-            command = command.commands[word]
+            command = inner
         else:
             given += 1
     arguments = [one for one in command.params if isinstance(one, click.Argument)]

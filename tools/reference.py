@@ -194,7 +194,8 @@ def _commands() -> str:
 
 def walk(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
     """Yield every command below ``group`` that is not hidden, with the words that call it."""
-    for name, command in sorted(group.commands.items()):
+    for name in group.list_commands(click.Context(group)):
+        command = group.commands[name]
         if command.hidden:
             continue
         if isinstance(command, click.Group):

@@ -168,6 +168,3 @@ def clients_unlock(remote: Remote, address: str) -> None:
     """Forget the failed attempts of an ADDRESS that is locked out."""
     remote.operate("client_unlock", text=address)
     click.echo(f"{address} is unlocked")
-
-
-COMMANDS = (token, clients)

@@ -49,13 +49,12 @@ def build_files(files: Files, *, schema_file: Path | None = None) -> Build:
 
 def read_path(path: Path) -> Files:
     """Return the resource files below ``path`` as they are now; shown paths start where the repository does."""
-    from reconciler.git_objects import discover
+    from reconciler.git_places import repository_around
     from reconciler.source_files import read_folder
 
     if not (path.is_dir() or path.is_file()):
         raise CouldNotRun(f"{path} is neither a file nor a folder")
-    place = discover(path if path.is_dir() else path.parent)
-    root = place.repository if place is not None else None
+    root = repository_around(path if path.is_dir() else path.parent)
     return read_folder(path.resolve(), relative_to=root)
 
 

@@ -180,6 +180,3 @@ def _protected(row: Row) -> str:
     condition = _condition(row, "Protected")
     reason = str(condition.get("reason", "unknown"))
     return {"True": "protected", "False": reason.lower()}.get(str(condition.get("status", "")), reason)
-
-
-COMMANDS = (status, drift, archives, backups, events)

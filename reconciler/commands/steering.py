@@ -77,6 +77,3 @@ def resume(remote: Remote) -> None:
     """Go on publishing after `director suspend`."""
     remote.operate("resume")
     click.echo("reconciling goes on")
-
-
-COMMANDS = (reconcile, acknowledge, suspend, resume)

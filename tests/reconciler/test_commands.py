@@ -68,7 +68,8 @@ def break_it(git: GitRepository) -> None:
 
 def commands(group: click.Group = main, *before: str) -> list[tuple[tuple[str, ...], click.Command]]:
     found: list[tuple[tuple[str, ...], click.Command]] = []
-    for name, command in group.commands.items():
+    for name in group.list_commands(click.Context(group)):
+        command = group.commands[name]
         if isinstance(command, click.Group):
             found += commands(command, *before, name)
         else:
@@ -97,9 +98,14 @@ def test_the_options_in_examples_exist(path: str, command: click.Command) -> Non
 
 def test_the_overview_lists_every_command_once_and_none_is_cut_off() -> None:
     overview = director("--help").output
-    for name in (name for name, command in main.commands.items() if not command.hidden):
+    for name in (name for name in main.list_commands(click.Context(main)) if not main.commands[name].hidden):
         assert len(re.findall(rf"^  {name} ", overview, re.MULTILINE)) == 1
     assert "..." not in overview.partition("Options:")[2]
+
+
+def test_a_misspelt_command_is_recognised_whichever_module_has_it() -> None:
+    for wrong, meant in (("valdate", "validate"), ("reconcil", "reconcile"), ("viewr", "viewer")):
+        assert f"Did you mean '{meant}'?" in director(wrong).output
 
 
 def test_help_loads_neither_models_nor_adapters() -> None:
