@@ -6,12 +6,29 @@ the two.
 
 from __future__ import annotations
 
+import heapq
+import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from sqlalchemy import JSON, ColumnElement, bindparam, case, false, func, literal, or_, select
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Integer,
+    String,
+    bindparam,
+    case,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    type_coerce,
+)
 
 from schema import assessment
 from schema.status import ArchiveStatus, BackupStatus, Evidence, OptionOrigin, Page, RepositoryStatus
@@ -23,13 +40,14 @@ from web_readonly.reader.source import read_conditions, read_suspended
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Select
 
 Assessed = Literal["protected", "unprotected", "unknown", "without-objective"]
 _NOW: Final = bindparam("now", type_=UtcText)
 _KEY: Final = (backups.c.client, backups.c.backup)
 _KEY_OF_EVIDENCE: Final = (evidence.c.client, evidence.c.backup)
-_EVIDENCE: Final = tuple(evidence.c[name] for name in Evidence.model_fields)
+_EVIDENCE_NAMES: Final = tuple(Evidence.model_fields)
+_EVIDENCE: Final = tuple(evidence.c[name] for name in _EVIDENCE_NAMES)
 MAX_USERS: Final = 1_000
 FAILED_WITHIN: Final = timedelta(days=8)
 """A weekly backup's last run is younger."""
@@ -37,8 +55,12 @@ _FAILURES: Final = 200
 """The newest of each kind that are looked at: in a large fleet a day has more, and most were followed by a success."""
 
 
-def assessed(suspended: Iterable[str]) -> ColumnElement[str]:
-    """Return the expression for a backup's state; ``suspended`` are the objects suspended by command."""
+@lru_cache(maxsize=4)
+def assessed(suspended: frozenset[str]) -> ColumnElement[str]:
+    """Return the expression for a backup's state; ``suspended`` are the objects suspended by command.
+
+    They are seldom others than a moment ago: what is built of the expression is kept with it.
+    """
     return case(
         (backups.c.rpo.is_(None), "without-objective"),
         (or_(backups.c.suspended.is_(True), _suspended_by_command(suspended)), "unknown"),
@@ -116,56 +138,87 @@ def read_backup(connection: Connection, *, client: str, backup: str, now: dateti
     return None
 
 
+_LIMIT: Final = bindparam("limit", type_=Integer)
+_NEWEST: Final = (
+    select(runs.c.id, runs.c.client, runs.c.backup, runs.c.started)
+    .where(runs.c.outcome == bindparam("outcome"), runs.c.started > bindparam("since", type_=UtcText))
+    .order_by(runs.c.started.desc())
+    .limit(_FAILURES)
+    .subquery("newest")
+)
+
+
+@lru_cache(maxsize=4)
+def _late(suspended: frozenset[str]) -> Select[Any]:
+    late = select(backups).where(backups.c.protected_until < _NOW, assessed(suspended) == "unprotected")
+    return late.order_by(backups.c.protected_until).limit(_LIMIT)
+
+
+@lru_cache(maxsize=4)
+def _failed(suspended: frozenset[str]) -> Select[Any]:
+    """Return what asks for backups whose last run ended so while they are inside their objective, and when it began."""
+    theirs = (backups.c.client == _NEWEST.c.client) & (backups.c.backup == _NEWEST.c.backup)
+    joined = _NEWEST.join(backups, theirs & (backups.c.last_run == _NEWEST.c.id))
+    started = type_coerce(_NEWEST.c.started, String())  # text sorts as time
+    return select(started, *_KEY).select_from(joined).where(assessed(suspended) != "unprotected")
+
+
+_pair = func.json_each(bindparam("keys")).table_valued("value", name="pair")
+_PAIR: Final = (func.json_extract(_pair.c.value, "$[0]"), func.json_extract(_pair.c.value, "$[1]"))
+"""Client and backup, to be joined: SQLite looks up a list of pairs in no index, and walks through all."""
+_WHOLE: Final = select(backups).select_from(
+    _pair.join(backups, (backups.c.client == _PAIR[0]) & (backups.c.backup == _PAIR[1]))
+)
+
+
+def _pairs(keys: Iterable[tuple[str, str]]) -> dict[str, str]:
+    return {"keys": json.dumps(list(keys))}
+
+
 def read_unwell(connection: Connection, *, limit: int, now: datetime) -> tuple[BackupStatus, ...]:
     """Return backups that need a person: outside their objective, the longest first; then those whose last run failed.
 
     At most ``limit`` of each.
     """
     suspended = read_suspended(connection)
-    query = select(backups).where(backups.c.protected_until < _NOW, assessed(suspended) == "unprotected")
-    late = connection.execute(query.order_by(backups.c.protected_until).limit(limit), {"now": now}).mappings().all()
-    failed = _failed(connection, suspended, limit=limit, now=now)
-    return _backups(connection, [*late, *failed], suspended=suspended, now=now)
-
-
-def _failed(connection: Connection, suspended: frozenset[str], *, limit: int, now: datetime) -> list[Any]:
-    """Return backups whose last run failed or was lost while they are inside their objective: newest failures first."""
+    asked = {"limit": limit, "now": now, "since": now - FAILED_WITHIN}
+    late = connection.execute(_late(suspended), asked).mappings().all()
     failed: list[Any] = []
     for outcome in sorted(assessment.FAILURES):  # one after the other, each in the order of its index
-        ended = select(runs.c.id, runs.c.client, runs.c.backup, runs.c.started)
-        ended = ended.where(runs.c.outcome == outcome, runs.c.started > now - FAILED_WITHIN)
-        newest = ended.order_by(runs.c.started.desc()).limit(_FAILURES).subquery("newest")
-        theirs = (backups.c.client == newest.c.client) & (backups.c.backup == newest.c.backup)
-        joined = newest.join(backups, theirs & (backups.c.last_run == newest.c.id))
-        query = select(*_KEY, newest.c.started).select_from(joined).where(assessed(suspended) != "unprotected")
-        failed += connection.execute(query, {"now": now})
-    failed.sort(key=lambda row: row.started, reverse=True)
-    keys = [(row.client, row.backup) for row in failed[:limit]]
-    clients, names = {client for client, _ in keys}, {backup for _, backup in keys}
-    whole = select(backups).where(backups.c.client.in_(clients), backups.c.backup.in_(names))
-    rows = {(row["client"], row["backup"]): row for row in connection.execute(whole).mappings()} if keys else {}
-    return [rows[key] for key in keys]
+        failed += connection.execute(_failed(suspended), {**asked, "outcome": outcome})
+    keys = [(client, backup) for _, client, backup in heapq.nlargest(limit, failed, key=itemgetter(0))]
+    found = connection.execute(_WHOLE, _pairs(keys)).mappings() if keys else ()
+    whole = {(row["client"], row["backup"]): row for row in found}
+    return _backups(connection, [*late, *(whole[key] for key in keys)], suspended=suspended, now=now)
 
 
-def count_backups(connection: Connection, *, now: datetime) -> dict[str, int]:
-    """Return how many backups are in which state, and how many are ``running``."""
-    suspended = read_suspended(connection)
-    state = assessed(suspended).label("state")
-    everything = select(func.count().label("number"), func.total(backups.c.running != "").label("running"))
-    whole = connection.execute(everything.select_from(backups)).one()
-    # Almost all are protected: it costs half to look closer at the others alone.
+_EVERYTHING: Final = select(func.count()).select_from(backups)
+
+
+@lru_cache(maxsize=4)
+def _noteworthy(suspended: frozenset[str]) -> Select[str, bool, int]:
+    """Return what counts backups by state, without those that are protected and at rest, which almost all are."""
+    state, running = assessed(suspended).label("state"), (backups.c.running != "").label("running")
     perhaps = or_(
         backups.c.rpo.is_(None),
         backups.c.suspended.is_(True),
         _suspended_by_command(suspended),
         backups.c.protected_until < _NOW,
         backups.c.newest_archive.is_(None),
+        running,
     )
-    query = select(state, func.count().label("number")).where(perhaps).group_by(state)
-    counts = Counter({row.state: row.number for row in connection.execute(query, {"now": now})})
-    counts["protected"] += whole.number - counts.total()
-    counts["running"] = int(whole.running)
-    return counts
+    return select(state, running, func.count().label("number")).where(perhaps).group_by(state, running)
+
+
+def count_backups(connection: Connection, *, now: datetime) -> dict[str, int]:
+    """Return how many backups are in which state, and how many are ``running``."""
+    states, running = Counter[str](), 0
+    for row in connection.execute(_noteworthy(read_suspended(connection)), {"now": now}):
+        states[row.state] += row.number
+        running += row.number if row.running else 0
+    states["protected"] += connection.execute(_EVERYTHING).scalar_one() - states.total()
+    states["running"] = running
+    return states
 
 
 def _backups(
@@ -221,23 +274,27 @@ def _backup(
     )
 
 
+_RETENTION: Final = select(definitions.c.backup, definitions.c.retention).where(
+    definitions.c.backup.in_(bindparam("names", expanding=True))
+)
+
+
 def _retention(connection: Connection, names: set[str]) -> dict[str, dict[str, int | str]]:
-    kept = select(definitions.c.backup, definitions.c.retention).where(definitions.c.backup.in_(names))
-    return {row.backup: row.retention for row in connection.execute(kept)} if names else {}
+    kept = connection.execute(_RETENTION, {"names": list(names)}) if names else ()
+    return {row.backup: row.retention for row in kept}
+
+
+_SEEN: Final = (
+    select(*_KEY_OF_EVIDENCE, *_EVIDENCE)
+    .select_from(_pair.join(evidence, (evidence.c.client == _PAIR[0]) & (evidence.c.backup == _PAIR[1])))
+    .order_by(evidence.c.repository)
+)
 
 
 def _evidence(connection: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Evidence]]:
     found: dict[tuple[str, str], list[Evidence]] = defaultdict(list)
-    wanted = frozenset(keys)
-    clients, names = {client for client, _ in keys}, {backup for _, backup in keys}
-    # Not as pairs: SQLite looks those up in no index, and walks through all.
-    query = select(*_KEY_OF_EVIDENCE, *_EVIDENCE).where(evidence.c.client.in_(clients), evidence.c.backup.in_(names))
-    for client, backup, *values in connection.execute(query.order_by(evidence.c.repository)) if keys else ():
-        if (client, backup) not in wanted:
-            continue
-        # Not validated: rows of our own store.
-        one = Evidence.model_construct(**dict(zip(Evidence.model_fields, values, strict=True)))
-        found[client, backup].append(one)
+    for client, backup, *values in connection.execute(_SEEN, _pairs(set(keys))) if keys else ():
+        found[client, backup].append(Evidence(**dict(zip(_EVIDENCE_NAMES, values, strict=True))))
     return found
 
 

@@ -182,20 +182,24 @@ def by_heads(query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
     return query.with_hint(issued, "INDEXED BY ix_issued_heads").with_hint(observed, "INDEXED BY ix_observed_heads")
 
 
+_WHOLE: Final = select(*_COLUMNS).select_from(_SOURCES)
+_NAMED: Final = _WHOLE.where(NAMES.c.name.in_(bindparam("names", expanding=True)))
+_ONE: Final = _WHOLE.where(NAMES.c.name == bindparam("client"))
+
+
 def _named(connection: Connection, names: Sequence[str], *, now: datetime) -> list[ClientStatus]:
     """Return the clients of these names, in their order."""
     if not names:
         return []
-    query = select(*_COLUMNS).select_from(_SOURCES).where(NAMES.c.name.in_(names))
     suspended = read_suspended(connection)
-    rows = {row["name"]: row for row in connection.execute(query, {"now": now}).mappings()}
+    found = connection.execute(_NAMED, {"names": names, "now": now})
+    rows = {row["name"]: row for row in found.mappings()}
     return [_client(rows[name], suspended=suspended, now=now) for name in names]
 
 
 def read_client(connection: Connection, name: str, *, now: datetime) -> ClientStatus | None:
     """Return one client with all its conditions."""
-    query = select(*_COLUMNS).select_from(_SOURCES).where(NAMES.c.name == name)
-    row = connection.execute(query, {"now": now}).mappings().first()
+    row = connection.execute(_ONE, {"client": name, "now": now}).mappings().first()
     if row is None:
         return None
     shown = _client(row, suspended=read_suspended(connection), now=now)
@@ -251,21 +255,20 @@ class ClientCounts:
     """Every revision that a client has applied, that of most clients first."""
 
 
+_REVISION: Final = func.coalesce(observed.c.revision, "").label("revision")
+_COUNTED: Final = select(
+    FOLLOWING.label("following"),
+    _REVISION,
+    func.count().label("clients"),
+    func.sum(case((observed.c.connected.is_(True), 1), else_=0)).label("connected"),
+    func.sum(case((observed.c.drifted > 0, 1), else_=0)).label("drifted"),
+).group_by(FOLLOWING, _REVISION)
+_COUNTS: Final = tuple(by_heads(_COUNTED.select_from(standing)) for standing in _STANDINGS)
+
+
 def count_clients(connection: Connection, *, now: datetime) -> ClientCounts:
     """Return the counts of all clients."""
-    revision = func.coalesce(observed.c.revision, "").label("revision")
-    query = select(
-        FOLLOWING.label("following"),
-        revision,
-        func.count().label("clients"),
-        func.sum(case((observed.c.connected.is_(True), 1), else_=0)).label("connected"),
-        func.sum(case((observed.c.drifted > 0, 1), else_=0)).label("drifted"),
-    ).group_by(FOLLOWING, revision)
-    rows = [
-        row
-        for standing in _STANDINGS
-        for row in connection.execute(by_heads(query.select_from(standing)), {"now": now})
-    ]
+    rows = [row for query in _COUNTS for row in connection.execute(query, {"now": now})]
     following, held = Counter[str](), defaultdict[str, Counter[str]](Counter)
     for row in rows:
         following[row.following] += row.clients
@@ -282,38 +285,53 @@ def count_clients(connection: Connection, *, now: datetime) -> ClientCounts:
     )
 
 
+_AWAY: Final = and_(
+    func.coalesce(observed.c.connected, 0) == 0, observed.c.last_seen < bindparam("away_since", type_=UtcText)
+)
+_PERHAPS: Final = or_(
+    _told.c.connected.is_(False), _told.c.refused > 0, _told.c.stale, _told.c.expires < _NOW, _told.c.drifted > 0
+)
+"""Told from one walk through an index; only of those it is asked how they follow."""
+_KNOWN: Final = or_(
+    select(clients.c.name).where(clients.c.name == _told.c.client).exists(),
+    select(approvals.c.name).where(approvals.c.name == _told.c.client).exists(),
+)
+_BAD: Final = FOLLOWING.in_([Following.REFUSED.value, Following.STALE.value])
+_URGENT: Final = case((FOLLOWING.in_([Following.REFUSED.value]), 0), (_AWAY, 1), else_=2).label("urgent")
+_TROUBLED: Final = (
+    by_heads(select(_URGENT, _told.c.client))
+    .with_hint(_told, "INDEXED BY ix_observed_heads")
+    .select_from(
+        # Outer, although each is there: SQLite keeps to this order then.
+        _told.outerjoin(observed, observed.c.client == _told.c.client).outerjoin(
+            issued, issued.c.client == _told.c.client
+        )
+    )
+    .where(_PERHAPS, or_(_AWAY, _BAD, observed.c.drifted > 0), _KNOWN)
+    .order_by(_URGENT, _told.c.client)
+    .limit(bindparam("limit"))
+)
+
+
 def read_troubled(connection: Connection, *, limit: int, away_since: datetime, now: datetime) -> list[ClientStatus]:
     """Return clients that need a person: refusing, expired, drifted, or away since before ``away_since``."""
-    away = and_(func.coalesce(observed.c.connected, 0) == 0, observed.c.last_seen < away_since)
-    bad = FOLLOWING.in_([Following.REFUSED.value, Following.STALE.value])
-    # Told from one walk through an index; only of those it is asked how they follow.
-    perhaps = or_(
-        _told.c.connected.is_(False),
-        _told.c.refused > 0,
-        _told.c.stale,
-        _told.c.expires < _NOW,
-        _told.c.drifted > 0,
-    )
-    urgent = case((FOLLOWING.in_([Following.REFUSED.value]), 0), (away, 1), else_=2).label("urgent")
-    found: list[tuple[int, str]] = []
-    for half in _HALVES:
-        theirs = _told.join(half, half.c.name == _told.c.client).join(observed, observed.c.client == _told.c.client)
-        theirs = theirs.outerjoin(issued, issued.c.client == _told.c.client)
-        query = select(urgent, half.c.name).select_from(theirs).where(perhaps, or_(away, bad, observed.c.drifted > 0))
-        query = by_heads(query.order_by(urgent, half.c.name).limit(limit))
-        query = query.with_hint(_told, "INDEXED BY ix_observed_heads")
-        found += [(row.urgent, row.name) for row in connection.execute(query, {"now": now})]
-    return _named(connection, [name for _, name in sorted(found)[:limit]], now=now)
+    found = connection.execute(_TROUBLED, {"limit": limit, "away_since": away_since, "now": now})
+    return _named(connection, [name for _, name in found], now=now)
+
+
+_PENDING: Final = select(pending).order_by(pending.c.first_seen)
+_HOLDERS: Final = (
+    select(NAMES.c.name, KEY.label("key"))
+    .select_from(NAMES.outerjoin(approvals, approvals.c.name == NAMES.c.name))
+    .where(NAMES.c.name.in_(bindparam("names", expanding=True)))
+)
 
 
 def read_pending(connection: Connection) -> tuple[PendingClient, ...]:
     """Return the keys that wait for approval, the longest waiting first."""
-    waiting = connection.execute(select(pending).order_by(pending.c.first_seen)).mappings().all()
-    holder = select(NAMES.c.name, KEY.label("key")).select_from(
-        NAMES.outerjoin(approvals, approvals.c.name == NAMES.c.name)
-    )
-    named = holder.where(NAMES.c.name.in_({row["name"] for row in waiting}))
-    holders = {row.name: row.key for row in connection.execute(named)} if waiting else {}
+    waiting = connection.execute(_PENDING).mappings().all()
+    named = {"names": list({row["name"] for row in waiting})}
+    holders = {row.name: row.key for row in connection.execute(_HOLDERS, named)} if waiting else {}
     return tuple(
         PendingClient(
             **{name: row[name] for name in PendingClient.model_fields if name in row},

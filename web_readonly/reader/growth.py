@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
 from schema.status import Growth
 from schema.tables import backups, definitions, evidence, growth
@@ -20,19 +20,34 @@ if TYPE_CHECKING:
 MAX_DEFINITIONS: Final = 300
 
 
+_SIZES: Final = tuple(name for name in Growth.model_fields if name != "day")
+_DAYS: Final = (
+    select(growth.c.day, *(growth.c[name] for name in _SIZES))
+    .where(
+        growth.c.repository == bindparam("repository"),
+        growth.c.url == bindparam("url"),
+        growth.c.day.between(bindparam("first"), bindparam("last")),
+    )
+    .order_by(growth.c.day)
+)
+
+
 def read_growth(
     connection: Connection, *, repository: str, url: str, since: datetime, until: datetime
 ) -> tuple[Growth, ...]:
     """Return sizes day by day, oldest first: of one url, of a repository at all its urls, or of all."""
     first, last = (moment.astimezone(UTC).date().isoformat() for moment in (since, until))
-    days = growth.c.day.between(first, last)
-    query = select(growth).where(growth.c.repository == repository, growth.c.url == url, days)
-    rows = connection.execute(query.order_by(growth.c.day)).mappings()
-    names = [name for name in Growth.model_fields if name != "day"]
-    return tuple(
-        Growth.model_construct(day=date.fromisoformat(row["day"]), **{name: row[name] for name in names})
-        for row in rows
-    )
+    rows = connection.execute(_DAYS, {"repository": repository, "url": url, "first": first, "last": last})
+    return tuple(Growth(day=date.fromisoformat(day), **dict(zip(_SIZES, sizes, strict=True))) for day, *sizes in rows)
+
+
+_RETENTION: Final = select(definitions.c.backup, definitions.c.retention).limit(MAX_DEFINITIONS + 1)
+_CLIENTS: Final = select(func.count(), func.min(backups.c.client)).where(backups.c.backup == bindparam("name"))
+_PLACES: Final = (
+    select(func.count())
+    .select_from(evidence)
+    .where(evidence.c.client == bindparam("client"), evidence.c.backup == bindparam("name"))
+)
 
 
 def read_wanted(connection: Connection) -> int:
@@ -40,14 +55,12 @@ def read_wanted(connection: Connection) -> int:
 
     A backup has the same repositories on each of its clients: they are counted on one of them.
     """
-    found = connection.execute(select(definitions.c.backup, definitions.c.retention).limit(MAX_DEFINITIONS + 1)).all()
+    found = connection.execute(_RETENTION).all()
     total = 0
     for name, keeps in found:
         most = retention.most(keeps)
         if most == retention.UNLIMITED or len(found) > MAX_DEFINITIONS:
             return retention.UNLIMITED
-        theirs = select(func.count(), func.min(backups.c.client)).where(backups.c.backup == name)
-        number, client = connection.execute(theirs).one()
-        here = (evidence.c.client == client) & (evidence.c.backup == name)
-        total += most * number * (connection.execute(select(func.count()).where(here)).scalar() or 0)
+        number, client = connection.execute(_CLIENTS, {"name": name}).one()
+        total += most * number * (connection.execute(_PLACES, {"client": client, "name": name}).scalar() or 0)
     return total

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from schema.errors import Problem
 from schema.status import (
@@ -25,21 +25,25 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
+_KEPT: Final = select(meta.c.value).where(meta.c.key == bindparam("key"))
+_CONDITIONS: Final = select(conditions).where(conditions.c.object == bindparam("subject")).order_by(conditions.c.type)
+
+
 def read_source(connection: Connection) -> SourceStatus:
     """Return the source's status; an empty one before the director's first pass."""
-    kept = connection.execute(select(meta.c.value).where(meta.c.key == "source")).scalar() or {}
+    kept = connection.execute(_KEPT, {"key": "source"}).scalar() or {}
     return SourceStatus.model_validate(kept | {"conditions": read_conditions(connection, "source")})
 
 
 def read_conditions(connection: Connection, subject: str) -> list[Condition]:
     """Return the kept conditions of an object."""
-    found = connection.execute(select(conditions).where(conditions.c.object == subject).order_by(conditions.c.type))
+    found = connection.execute(_CONDITIONS, {"subject": subject})
     return [Condition.model_validate(dict(row), by_name=True) for row in found.mappings()]
 
 
 def read_suspended(connection: Connection) -> frozenset[str]:
     """Return what is suspended by command."""
-    return frozenset(connection.execute(select(meta.c.value).where(meta.c.key == "suspended")).scalar() or ())
+    return frozenset(connection.execute(_KEPT, {"key": "suspended"}).scalar() or ())
 
 
 _LISTED: Final = tuple(revisions.c[name] for name in RevisionStatus.model_fields if name not in {"changes", "problems"})

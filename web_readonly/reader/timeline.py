@@ -10,13 +10,14 @@ import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy import String, bindparam, false, func, or_, select, true, type_coerce
 
 from schema.observed import Outcome
 from schema.status import Page
-from schema.tables import backups, clients, evidence, moment_text, runs
+from schema.tables import UtcText, backups, clients, evidence, moment_text, runs
 from schema.timeline import Crowd, DueMark, NextStart, RunSpan, Timeline, TimelineRow
 from web_readonly import starts
 from web_readonly.reader.clients import has_labels
@@ -26,7 +27,7 @@ from web_readonly.reader.source import read_suspended
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import ColumnElement, Connection, Select
 
 LATE: Final = timedelta(minutes=10)
 """A start that is this late is shown as late: before, the report of it may be on its way."""
@@ -137,44 +138,61 @@ def _labelled(query: Any, column: ColumnElement[str], wanted: TimelineFilter) ->
 # --- Their runs and starts --------------------------------------------------------------------------------------------
 
 
+_WINDOW: Final = {name: bindparam(name, type_=UtcText) for name in ("since", "until", "longest", "oldest")}
+_SPAN: Final = (runs.c.id, runs.c.client, runs.c.backup, runs.c.started, runs.c.finished, runs.c.outcome)
+_THEIRS: Final = (
+    select(*_SPAN)
+    .where(runs.c.client.in_(bindparam("names", expanding=True)))
+    .order_by(runs.c.started.desc())
+    .limit(_SPANS)
+)
+_NEAR: Final = _THEIRS.where(runs.c.started >= _WINDOW["longest"], runs.c.started < _WINDOW["until"])
+_LONG: Final = _THEIRS.where(
+    runs.c.outcome.is_(None), runs.c.started < _WINDOW["longest"], runs.c.started >= _WINDOW["oldest"]
+)
+
+
 def _spans(
     connection: Connection, names: list[str], outcome: str | None, *, since: datetime, until: datetime
 ) -> dict[str, tuple[RunSpan, ...]]:
-    columns = (runs.c.id, runs.c.client, runs.c.backup, runs.c.started, runs.c.finished, runs.c.outcome)
-    theirs = select(*columns).where(runs.c.client.in_(names)).order_by(runs.c.started.desc()).limit(_SPANS)
-    near = theirs.where(runs.c.started >= since - LONGEST, runs.c.started < until)
-    long = theirs.where(runs.c.outcome.is_(None), runs.c.started < since - LONGEST, runs.c.started >= since - OLDEST)
+    asked = {"names": names, "until": until, "longest": since - LONGEST, "oldest": since - OLDEST}
     found: dict[str, list[RunSpan]] = defaultdict(list)
-    for row in (*connection.execute(near), *connection.execute(long)) if names else ():
+    for row in (*connection.execute(_NEAR, asked), *connection.execute(_LONG, asked)) if names else ():
         kind = row.outcome or "running"
         if (outcome is None or kind == outcome) and (row.finished is None or row.finished > since):
-            ended = None if row.outcome is None else Outcome(row.outcome)
-            span = RunSpan.model_construct(**{**row._mapping, "outcome": ended})  # noqa: SLF001 - its public name
-            found[row.client].append(span)
+            found[row.client].append(RunSpan(**row._mapping))  # noqa: SLF001 - its public name
     return {name: tuple(reversed(found[name])) for name in names}
+
+
+_SCHEDULED: Final = (backups.c.client, backups.c.backup, backups.c.cron, backups.c.time_zone, backups.c.next_due)
+
+
+@lru_cache(maxsize=4)
+def _due_in_window(suspended: frozenset[str]) -> Select[Any]:
+    theirs = backups.c.client.in_(bindparam("names", expanding=True))
+    query = select(*_SCHEDULED).where(theirs, backups.c.next_due < _WINDOW["until"], backups.c.running == "")
+    return query.where(_not_suspended(suspended)).limit(_DUE_ROWS)
 
 
 def _due(
     connection: Connection, names: list[str], *, since: datetime, until: datetime, now: datetime
 ) -> dict[str, tuple[DueMark, ...]]:
-    columns = (backups.c.client, backups.c.backup, backups.c.cron, backups.c.time_zone, backups.c.next_due)
-    query = select(*columns).where(backups.c.client.in_(names), backups.c.next_due < until, backups.c.running == "")
-    query = query.where(_not_suspended(connection)).limit(_DUE_ROWS)
+    query, asked = _due_in_window(read_suspended(connection)), {"names": names, "until": until}
     found: dict[str, list[DueMark]] = defaultdict(list)
     work = starts.Work()
-    for row in connection.execute(query) if names and now < until else ():
+    for row in connection.execute(query, asked) if names and now < until else ():
         late = row.next_due < now - LATE
         marks = [row.next_due, *work.starts_after(row.cron, row.time_zone, row.next_due, until=until)]
         found[row.client] += [
-            DueMark.model_construct(backup=row.backup, at=at, late=late and at == row.next_due)
+            DueMark(backup=row.backup, at=at, late=late and at == row.next_due)
             for at in marks[:_DUE_MARKS]
             if at >= since
         ]
     return {name: tuple(sorted(marks, key=lambda mark: mark.at)) for name, marks in found.items()}
 
 
-def _not_suspended(connection: Connection) -> ColumnElement[bool]:
-    names = sorted(read_suspended(connection))
+def _not_suspended(suspended: frozenset[str]) -> ColumnElement[bool]:
+    names = sorted(suspended)
     whole = backups.c.client.in_([name.removeprefix("client/") for name in names if name.startswith("client/")])
     single = ("backup/" + backups.c.client + "/" + backups.c.backup).in_(names) if names else false()
     return ~or_(backups.c.suspended.is_(True), whole, single)
@@ -185,8 +203,7 @@ def read_next(
 ) -> Page[NextStart]:
     """Return what starts next, soonest first."""
     key = (backups.c.next_due, backups.c.client, backups.c.backup)
-    columns = (backups.c.client, backups.c.backup, backups.c.cron, backups.c.time_zone, backups.c.next_due)
-    query = select(*columns).where(backups.c.next_due >= now, _not_suspended(connection))
+    query = select(*_SCHEDULED).where(backups.c.next_due >= now, _not_suspended(read_suspended(connection)))
     if after:
         where = decode(after, datetime, str, str)
         here, there = beyond(key, where)
@@ -223,14 +240,12 @@ def _crowd(connection: Connection, *, since: datetime, until: datetime, now: dat
     started: dict[str, dict[str, int]] = defaultdict(dict)
     for bucket, outcome, number in connection.execute(_ENDED, _buckets(since, min(until, now))):
         started[bucket][outcome] = number
-    at = func.substr(type_coerce(runs.c.started, String), 1, BUCKET)
-    running = select(at, func.count()).where(runs.c.outcome.is_(None), runs.c.started >= since, runs.c.started < until)
-    for bucket, number in connection.execute(running.group_by(at)):
+    for bucket, number in connection.execute(_GOING_ON, {"since": since, "until": until}):
         started[bucket]["running"] = number
     starting = connection.execute(_DUE, _buckets(max(since, now), until))
     due = {bucket: number for bucket, number in starting if number}
     return tuple(
-        Crowd.model_construct(at=_moment(bucket), started=started.get(bucket, {}), due=due.get(bucket, 0))
+        Crowd(at=_moment(bucket), started=started.get(bucket, {}), due=due.get(bucket, 0))
         for bucket in sorted({*started, *due})
     )
 
@@ -266,6 +281,12 @@ _COUNTED: Final = (
 )
 """Not a part of the statement that leaves out the zeros: else SQLite counts twice."""
 _ENDED: Final = select(*_COUNTED.c).where(_COUNTED.c.number > 0)
+_STARTED_AT: Final = func.substr(type_coerce(runs.c.started, String), 1, BUCKET)
+_GOING_ON: Final = (
+    select(_STARTED_AT, func.count())
+    .where(runs.c.outcome.is_(None), runs.c.started >= _WINDOW["since"], runs.c.started < _WINDOW["until"])
+    .group_by(_STARTED_AT)
+)
 _STARTING: Final = (
     select(func.count())
     .where(_within(backups.c.next_due), backups.c.suspended.is_(False))
