@@ -1,8 +1,4 @@
-"""Which repository a folder stands in, by files alone. For commands that need no more, and ``git_objects.discover``.
-
-``director validate`` shows paths as they are from the root of the repository. Starting git to find that root, and
-loading all that reads commits, would be a tenth of its time.
-"""
+"""What looks like a Git repository, by files alone. For commands that need no more, and ``git_objects.discover``."""
 
 from __future__ import annotations
 
@@ -20,15 +16,7 @@ def candidates(folder: Path) -> Iterator[Path]:
             yield root
 
 
-def repository_around(folder: Path) -> Path | None:
-    """Return the root of the repository around ``folder``, or None when there is none."""
-    for root in candidates(folder.resolve()):
-        inner = root / ".git"
-        # What git itself looks for. All else, such as a linked work tree or a submodule, is asked of git.
-        if (inner / "HEAD").is_file() and (inner / "objects").is_dir() and (inner / "refs").is_dir():
-            return root
-        from reconciler.git_objects import discover  # noqa: PLC0415 - it is what is to be spared
-
-        place = discover(root)
-        return place.repository if place is not None else None
-    return None
+def is_usual(root: Path) -> bool:
+    """Whether ``root`` holds what git itself looks for. Linked work trees, submodules and bare repositories do not."""
+    inner = root / ".git"
+    return (inner / "HEAD").is_file() and (inner / "objects").is_dir() and (inner / "refs").is_dir()

@@ -49,13 +49,28 @@ def build_files(files: Files, *, schema_file: Path | None = None) -> Build:
 
 def read_path(path: Path) -> Files:
     """Return the resource files below ``path`` as they are now; shown paths start where the repository does."""
-    from reconciler.git_places import repository_around
     from reconciler.source_files import read_folder
 
     if not (path.is_dir() or path.is_file()):
         raise CouldNotRun(f"{path} is neither a file nor a folder")
     root = repository_around(path if path.is_dir() else path.parent)
     return read_folder(path.resolve(), relative_to=root)
+
+
+def repository_around(folder: Path) -> Path | None:
+    """Return the root of the repository around ``folder``, or None when there is none.
+
+    Most are seen by their files. Starting git, and loading all that reads commits, is a tenth of a `director validate`.
+    """
+    from reconciler.git_places import candidates, is_usual
+
+    nearest = next(candidates(folder.resolve()), None)
+    if nearest is None or is_usual(nearest):
+        return nearest
+    from reconciler.git_objects import discover
+
+    place = discover(nearest)
+    return place.repository if place is not None else None
 
 
 def _errors(problems: Sequence[Problem]) -> list[Problem]:

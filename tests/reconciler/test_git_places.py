@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.commands.source import repository_around
 from reconciler.git_objects import discover
-from reconciler.git_places import repository_around
 from tests.git_repository import GitRepository
 
 
