@@ -169,6 +169,7 @@ def hours(since: datetime, until: datetime) -> tuple[Hour, ...]:
 
 _ORDER: Final = ("failed", "lost", "warned", "cancelled", "running", "succeeded")
 """From the ground up: what is bad is never hidden under what is good."""
+_HEAPED: Final = (*((tones.of_started(name).tone, name) for name in _ORDER), ("due", "due"))
 
 
 class Heap(NamedTuple):
@@ -194,8 +195,8 @@ def heaps(crowd: Sequence[Crowd], *, since: datetime, until: datetime) -> tuple[
         level = float(TALL)
         whole = sum(one.started.values()) or one.due
         tallest = TALL * (whole / most) ** 0.5
-        columns = [(tones.of_started(name).tone, one.started.get(name, 0)) for name in _ORDER]
-        for tone, number in [*columns, ("due", 0 if one.started else one.due)]:
+        for tone, name in _HEAPED:
+            number = (0 if one.started else one.due) if name == "due" else one.started.get(name, 0)
             if number:
                 tall = min(level, max(tallest * number / whole, 6.0))
                 level -= tall

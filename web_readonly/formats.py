@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 from unicodedata import east_asian_width
 
@@ -85,6 +86,7 @@ def plural(number: int, one: str, many: str = "") -> str:
 # --- Numbers ----------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4_096)
 def size(count: int) -> str:
     """Return bytes in the decimal units that Borg uses: ``1.25 GB``."""
     number, unit = float(count), _UNITS[0]
@@ -152,14 +154,18 @@ def relative(moment: datetime, now: datetime) -> str:
     return f"{text} ago" if seconds >= 0 else f"in {text}"
 
 
+_SECONDS: Final = len("2026-11-23 07:40:00")
+"""Of what ``isoformat`` gives in a tenth of the time of ``strftime``."""
+
+
 def absolute(moment: datetime) -> str:
     """Return a moment to the second, in UTC."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"{moment.astimezone(UTC).isoformat(' ', 'seconds')[:_SECONDS]} UTC"
 
 
 def machine(moment: datetime) -> str:
     """Return a moment for ``<time datetime>``."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{moment.astimezone(UTC).isoformat('T', 'seconds')[:_SECONDS]}Z"
 
 
 def clock(moment: datetime) -> str:

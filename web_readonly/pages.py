@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from functools import lru_cache, partial
 from importlib import metadata, resources
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from schema.assessment import unhealed
 from schema.errors import scrub
 from schema.scalars import format_duration
-from web_readonly import charts, forge, formats, tones
+from web_readonly import charts, forge, formats, pieces, tones
+from web_readonly.links import link
 from web_readonly.views import API
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class Pages:
             "forge": forge,
             "formats": formats,
             "navigation": NAVIGATION,
+            "pieces": pieces,
             "duration": format_duration,
             "tones": tones,
             "unhealed": unhealed,
@@ -137,26 +138,6 @@ def _finalize(value: Any) -> Any:
 _SHORT: Final = 64
 _shown: Final = lru_cache(maxsize=8_192)(formats.shown)
 """Names, words and sizes come again on every page, and are looked through once."""
-_PLAIN: Final = re.compile(r"[A-Za-z0-9_.~-]*", re.ASCII)
-"""What stays as it is in an address, as almost all names do."""
-
-
-def _quoted(text: str) -> str:
-    return text if _PLAIN.fullmatch(text) else quote(text, safe="")
-
-
-def link(*parts: str, query: Mapping[str, str | tuple[str, ...]] | None = None) -> str:
-    """Return the path of a page: the first part as it is, the others quoted; then the filters that are not empty."""
-    path = "/".join([parts[0], *map(_quoted, parts[1:])])
-    if not query:
-        return path
-    given = [
-        (name, value)
-        for name, values in query.items()
-        for value in ([values] if isinstance(values, str) else values)
-        if value
-    ]
-    return f"{path}?{urlencode(given, errors='replace')}" if given else path
 
 
 def _twin(view: View, asked: Asked) -> str:
