@@ -162,17 +162,19 @@ class Process:
         """Take apart what is left, once nothing of ours is on the stack. None of our code can change anything."""
         for call in self._last_will:
             call()
-        self._let_go_of_locks()
+        descriptors, undead = self._let_go_of_locks(), len(_UNDEAD)
         for task in self._tasks:  # which grows
             task._log_traceback = False
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 if not self.context.run(_close, task.get_coro()):
                     _UNDEAD.append(task)
+        if len(_UNDEAD) == undead:  # else one of them may still close its own
+            _close_nothing(descriptors)
         self._tasks.clear()
         self._close_databases()
 
-    def _let_go_of_locks(self) -> None:
+    def _let_go_of_locks(self) -> list[int]:
         """Put nothing in the place of each lock's descriptor, so that whoever closes it later closes nothing else."""
         nothing = os.open(os.devnull, os.O_RDONLY)
         for descriptor, file in self._locks.items():
@@ -181,7 +183,9 @@ class Process:
                 if (status.st_dev, status.st_ino) == file:
                     os.dup2(nothing, descriptor, inheritable=False)
         os.close(nothing)
+        descriptors = list(self._locks)
         self._locks.clear()
+        return descriptors
 
     def _close_databases(self) -> None:
         """Let go of the databases as a kill does: what is in their files stays as it is, but for a torn last write."""
@@ -201,6 +205,15 @@ class Process:
 
 _UNDEAD: list[asyncio.Task[Any]] = []
 """Tasks that could not be taken apart: collecting them as garbage would run their code once more."""
+
+
+def _close_nothing(descriptors: list[int]) -> None:
+    """Close those that nobody has closed, and that are nothing."""
+    nothing = Path(os.devnull).stat().st_rdev
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            if os.fstat(descriptor).st_rdev == nothing:
+                os.close(descriptor)
 
 
 def _close(coroutine: Any) -> bool:
