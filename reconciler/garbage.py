@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import gc
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
 
 OBJECTS: Final = 50_000
 """So many new objects that stay are worth a look at them."""
+GROWTH: Final = 1.25
+"""So many times the objects of the last look at all of them are worth another: Python's own measure for old ones."""
+
+
+@dataclass(slots=True)
+class _Looked:
+    """Of this process, as the collector itself is."""
+
+    objects: int = 0
+    """How many were left after the last look at all of them."""
+
+
+_looked = _Looked()
 
 
 def look_seldom() -> None:
@@ -38,4 +52,26 @@ def left_alone() -> Iterator[None]:
         yield
     finally:
         if was_enabled:
+            if gc.get_count()[0] > OBJECTS:
+                _grow_old()
             gc.enable()
+
+
+def _grow_old() -> None:
+    """Take all that is there for old, unseen, unless there is much more than after the last look.
+
+    Else Python would look at all that was made as soon as it may, just when clients answer to what was published.
+    Garbage in circles shows as growth: what was made in place of something else is as much as that was.
+    """
+    if _age() > GROWTH * _looked.objects:
+        gc.collect()
+        _looked.objects = _age()
+
+
+def _age() -> int:
+    """Make all objects old ones, and return how many there are."""
+    gc.freeze()
+    try:
+        return gc.get_freeze_count()
+    finally:
+        gc.unfreeze()
