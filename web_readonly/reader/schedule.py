@@ -10,9 +10,9 @@ from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import String, func, select, type_coerce
+from sqlalchemy import Integer, String, bindparam, func, select, type_coerce
 
-from schema.tables import backups, evidence, runs
+from schema.tables import UtcText, backups, evidence, runs
 from schema.timeline import BusyHour, Meeting, Schedule
 from web_readonly import starts
 from web_readonly.reader.timeline import BUCKET, read_next, uses
@@ -94,14 +94,26 @@ def _busiest(connection: Connection, hours: list[Counter[Bunch]], *, since: date
     )
 
 
+_SAME: Final = (
+    select(backups.c.client, backups.c.backup)
+    .where(
+        backups.c.cron == bindparam("cron"),
+        backups.c.time_zone == bindparam("time_zone"),
+        backups.c.suspended.is_(False),
+    )
+    .order_by(backups.c.next_due)
+    .limit(bindparam("limit", type_=Integer))
+)
+_TOLD: Final = _SAME.where(backups.c.next_due >= bindparam("start", type_=UtcText))
+_UNTOLD: Final = _SAME.where(backups.c.next_due.is_(None))
+
+
 def _names(connection: Connection, hour: Counter[Bunch]) -> tuple[str, ...]:
     names: list[str] = []
     for bunch, _ in hour.most_common(_NAMES):
-        same = (backups.c.cron == bunch.cron, backups.c.time_zone == bunch.time_zone)
-        at = backups.c.next_due.is_(None) if bunch.start is None else backups.c.next_due >= bunch.start
-        query = select(backups.c.client, backups.c.backup).where(*same, at, backups.c.suspended.is_(False))
-        found = connection.execute(query.order_by(backups.c.next_due).limit(min(bunch.number, _NAMES - len(names))))
-        names += [f"{row.client}/{row.backup}" for row in found]
+        asked = {"cron": bunch.cron, "time_zone": bunch.time_zone, "limit": min(bunch.number, _NAMES - len(names))}
+        same = (_UNTOLD, asked) if bunch.start is None else (_TOLD, {**asked, "start": bunch.start})
+        names += [f"{row.client}/{row.backup}" for row in connection.execute(*same)]
         if len(names) >= _NAMES:
             break
     return tuple(names)
@@ -110,29 +122,40 @@ def _names(connection: Connection, hour: Counter[Bunch]) -> tuple[str, ...]:
 # --- Where runs meet --------------------------------------------------------------------------------------------------
 
 
+_PLACE: Final = (evidence.c.repository, evidence.c.url)
+_SHARED: Final = (
+    select(*_PLACE, func.count().label("users"))
+    .group_by(*_PLACE)
+    .having(func.count() > 1)
+    .order_by(func.count().desc(), *_PLACE)
+    .limit(_PLACES)
+)
+_USING: Final = (
+    select(backups.c.cron, backups.c.time_zone, backups.c.next_due, runs.c.started, runs.c.finished)
+    .select_from(
+        evidence.join(
+            backups, (evidence.c.client == backups.c.client) & (evidence.c.backup == backups.c.backup)
+        ).outerjoin(runs, runs.c.id == backups.c.last_run)
+    )
+    .where(evidence.c.repository == bindparam("repository"), evidence.c.url == bindparam("url"))
+    .where(backups.c.cron != "", backups.c.suspended.is_(False))
+    .limit(_USERS)
+)
+
+
 def _meetings(connection: Connection, repository: str, *, since: datetime) -> tuple[Meeting, ...]:
     """Return the places that several backups use, with the hour in which most of them start."""
-    place = (evidence.c.repository, evidence.c.url)
-    query = select(*place, func.count().label("users")).group_by(*place).having(func.count() > 1)
-    if repository:
-        query = query.where(evidence.c.repository == repository)
-    found = connection.execute(query.order_by(func.count().desc(), *place).limit(_PLACES)).all()
+    query = _SHARED.where(evidence.c.repository == repository) if repository else _SHARED
+    found = connection.execute(query).all()
     shown = [_meeting(connection, row.repository, row.url, row.users, since=since) for row in found]
     return tuple(sorted((one for one in shown if one is not None), key=lambda one: (-one.work, -one.starts)))
 
 
 def _meeting(connection: Connection, repository: str, url: str, users: int, *, since: datetime) -> Meeting | None:
-    columns = (backups.c.cron, backups.c.time_zone, backups.c.next_due, runs.c.started, runs.c.finished)
-    here = (evidence.c.client == backups.c.client) & (evidence.c.backup == backups.c.backup)
-    query = (
-        select(*columns)
-        .select_from(evidence.join(backups, here).outerjoin(runs, runs.c.id == backups.c.last_run))
-        .where(evidence.c.repository == repository, evidence.c.url == url)
-        .where(backups.c.cron != "", backups.c.suspended.is_(False))
-        .limit(_USERS)
-    )
     took: dict[tuple[str, str, datetime | None], list[float | None]] = defaultdict(list)
-    for cron, time_zone, next_due, started, finished in connection.execute(query):
+    for cron, time_zone, next_due, started, finished in connection.execute(
+        _USING, {"repository": repository, "url": url}
+    ):
         start = None if next_due is None else next_due.replace(minute=next_due.minute // 10 * 10, second=0)
         took[cron, time_zone, start].append((finished - started).total_seconds() if finished else None)
     bunches = {Bunch(*key, number=len(each)): each for key, each in took.items()}
