@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.core.catalogue import SourceFile
 from schema.errors import Problem, Severity, TerminalError
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 MEBIBYTE = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(NamedTuple):
     """What a source may cost at most. Past one of the last four, nothing of it is used."""
 
     file_bytes: int = MEBIBYTE
@@ -35,8 +34,7 @@ class Bounds:
     depth: int = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
+class Files(NamedTuple):
     """The resource files of one revision or folder, ordered by path, and what was left out of them."""
 
     files: tuple[SourceFile, ...] = ()

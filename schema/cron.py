@@ -11,10 +11,9 @@ Called by the loader (is this a cron expression?), the client's scheduler and th
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field
@@ -36,8 +35,7 @@ _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _SEARCH_YEARS = 9  # 29 February is at most eight years away (2096 to 2104)
 
 
-@dataclass(frozen=True, slots=True)
-class _Field:
+class _Field(NamedTuple):
     """One of the five fields: its numbers, and the words that may stand for them, from ``low`` on."""
 
     name: str

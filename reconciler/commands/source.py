@@ -39,10 +39,12 @@ def build_files(files: Files, *, schema_file: Path | None = None) -> Build:
     """Return the build of ``files``, with the problems of reading them first: the server's own code."""
     from dataclasses import replace
 
-    from reconciler import borgmatic_schema
-    from reconciler.core.build import build
+    from reconciler.garbage import left_alone
 
-    with working(f"checking {len(files.files):,} files"):
+    with left_alone(), working(f"checking {len(files.files):,} files"):
+        from reconciler import borgmatic_schema
+        from reconciler.core.build import build
+
         built = build(files.files, borgmatic_schema=borgmatic_schema.load(schema_file))
     return replace(built, problems=(*files.problems, *built.problems)) if files.problems else built
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar, cast
 
 from schema.errors import Problem, Severity
 
@@ -20,8 +20,7 @@ R_co = TypeVar("R_co", bound="Resource", covariant=True)
 K = TypeVar("K", bound="Resource")
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
+class SourceFile(NamedTuple):
     """One YAML file of a revision. ``blob`` is Git's object id (any stable content id for files outside Git)."""
 
     path: str
@@ -61,8 +60,7 @@ class Located(Generic[R_co]):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Catalogue:
+class Catalogue(NamedTuple):
     """Every resource of a revision by kind and name."""
 
     kinds: Mapping[str, Mapping[str, Located[Resource]]]
@@ -76,8 +74,7 @@ class Catalogue:
         return self.all(kind).get(name)
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(NamedTuple):
     """The names of the resources that came, went, changed or moved, by kind."""
 
     kinds: Mapping[str, AbstractSet[str]]

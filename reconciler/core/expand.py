@@ -42,8 +42,7 @@ class SecretKeyOf(NamedTuple):
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where an option was written."""
 
     located: Located[Resource]

@@ -6,9 +6,8 @@ Called by ``load`` (and by ``validate`` for ``did_you_mean``). Values are shown 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -28,8 +27,7 @@ MAX_FAULTS = 100
 _SHOWN = 60
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """One thing wrong inside one resource."""
 
     code: str
@@ -132,8 +130,7 @@ def faults(error: ValidationError, model: type[BaseModel], content: Any) -> list
 # --- Places ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Branch:
+class _Branch(NamedTuple):
     """One alternative of a union, which pydantic names in its location: ``list[…]`` or a model."""
 
     label: str

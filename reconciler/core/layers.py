@@ -7,7 +7,6 @@ resource is the same object, which a parse cache makes it while its blob does no
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,8 +34,7 @@ class Reference(NamedTuple):
     key: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """What there is to say of one block."""
 
     faults: tuple[Fault, ...]

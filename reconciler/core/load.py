@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -32,8 +31,7 @@ LATER_KINDS = frozenset({"Template", "Application", "SSHKey", "Policy", "Restore
 """Kinds of the design that this version does not have."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """The resources that could be read, and everything wrong. With an error among the problems, use no resource."""
 
     catalogue: Catalogue
@@ -42,25 +40,22 @@ class Loaded:
     """What differs from the former load with the same cache; everything, when there was none."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Parsed:
+class _Parsed(NamedTuple):
     """One resource, wherever its file is."""
 
     resource: Resource
-    positions: Mapping[Pointer, tuple[int, int]] = field(repr=False)
+    positions: Mapping[Pointer, tuple[int, int]]
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class _ParsedFile:
+class _ParsedFile(NamedTuple):
     """What one blob says, without a path: the same blob may stand at several."""
 
     resources: tuple[_Parsed, ...]
     problems: tuple[Problem, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _KnownFile:
+class _KnownFile(NamedTuple):
     """A file of the last load."""
 
     file: SourceFile

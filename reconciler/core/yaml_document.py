@@ -5,8 +5,7 @@ Used by ``yaml_reader``, which reads files of documents. The stack is explicit, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from reconciler.core import yaml_scalars
 from schema.errors import Problem
@@ -26,12 +25,11 @@ MAX_PROBLEMS = 100
 """In one file: who has made a hundred mistakes does not read on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """One YAML document. ``content`` is made of dict (text keys), list, str, int, float, bool and None."""
 
     content: Any
-    positions: Mapping[Pointer, tuple[int, int]] = field(repr=False)
+    positions: Mapping[Pointer, tuple[int, int]]
     """Line and column, from 1, of each key and each list item; ``()`` is the document's first node."""
     intact: bool
     """False when something in it could not be read as written; ``problems`` of the result say what."""
@@ -65,8 +63,7 @@ class _Frame:
         self.height = 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Anchored:
+class _Anchored(NamedTuple):
     """What an alias stands for, and what it costs."""
 
     value: Any

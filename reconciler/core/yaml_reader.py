@@ -9,8 +9,7 @@ refused.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 from yaml.cyaml import CParser  # type: ignore[attr-defined]  # its stub re-exports it without saying so
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class ReadResult:
+class ReadResult(NamedTuple):
     """The documents of one file that hold anything, and everything that is wrong with its YAML."""
 
     documents: tuple[Document, ...]
