@@ -7,7 +7,7 @@ decisions are pure (``core.enrolment``, ``core.lockout``); here they get frames,
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypedDict
 
 import structlog
 
@@ -60,6 +60,19 @@ class Strangers(Protocol):
     async def consume_token(self, token_hash: str, public_key: str, now: datetime) -> bool:
         """Use a token up by one, and say whether it was good."""
 
+    async def enrol(
+        self,
+        token_hash: str,
+        *,
+        public_key: str,
+        name: str,
+        address: str,
+        config_directory: str,
+        state_directory: str,
+        now: datetime,
+    ) -> bool:
+        """Use a token up by one and keep the key that waits, both or neither; say whether the token was good."""
+
     async def upsert_pending(
         self, *, public_key: str, name: str, address: str, config_directory: str, state_directory: str, now: datetime
     ) -> None:
@@ -71,6 +84,17 @@ class Strangers(Protocol):
 
 class Trust(Remembered, Strangers, Protocol):
     """All of the store that the door needs."""
+
+
+class _Waiting(TypedDict):
+    """What is kept of a key that waits for approval."""
+
+    public_key: str
+    name: str
+    address: str
+    config_directory: str
+    state_directory: str
+    now: datetime
 
 
 class Doorkeeper:
@@ -248,10 +272,21 @@ class Doorkeeper:
     async def _admit(self, session: Session, hello: wire.Hello, *, token: str | None) -> enrolment.Admission:
         """Decide about a client whose key is proved."""
         key = session.public_key
-        state = TokenState.ABSENT
+        waiting = _Waiting(
+            public_key=key,
+            name=hello.name,
+            address=session.source,
+            config_directory=hello.config_directory or "",
+            state_directory=hello.state_directory or "",
+            now=self._clock.now(),
+        )
+        state, is_kept = TokenState.ABSENT, False
         if token is not None and enrolment.needs_token(self.registry, key, pending=self._is_known(key)):
             digest = envelope.hash_token(token)
-            good = await self._store.consume_token(digest, key, self._clock.now())
+            if isinstance(self._decide(key, hello.name, TokenState.GOOD), Pending):
+                good = is_kept = await self._store.enrol(digest, **waiting)
+            else:
+                good = await self._store.consume_token(digest, key, waiting["now"])
             state = TokenState.GOOD if good else TokenState.BAD
             if good:
                 self._shown.add(key)
@@ -259,14 +294,8 @@ class Doorkeeper:
         if isinstance(admission, Pending):
             self._pending.add(key)
             self._shown.discard(key)
-            await self._store.upsert_pending(
-                public_key=key,
-                name=hello.name,
-                address=session.source,
-                config_directory=hello.config_directory or "",
-                state_directory=hello.state_directory or "",
-                now=self._clock.now(),
-            )
+            if not is_kept:
+                await self._store.upsert_pending(**waiting)
             if state is TokenState.GOOD:
                 message = f"'{hello.name}' asks to be let in with the key {envelope.fingerprint(key)}"
                 self._audit.tell("ClientPending", message, about=key, client=hello.name)

@@ -211,6 +211,21 @@ class Store:
         work = partial(trust.consume_token, token_hash=token_hash, public_key=public_key, now=now)
         return await self._write(work)
 
+    async def enrol(
+        self,
+        token_hash: str,
+        *,
+        public_key: str,
+        name: str,
+        address: str,
+        config_directory: str,
+        state_directory: str,
+        now: datetime,
+    ) -> bool:
+        """Consume a token and keep the key that waits from now on: both, or neither when the token is not good."""
+        key = PendingKey(public_key, name, address, now, now, config_directory, state_directory)
+        return await self._write(partial(trust.enrol, token_hash=token_hash, key=key), notices=["pending"])
+
     async def upsert_pending(
         self, *, public_key: str, name: str, address: str, config_directory: str, state_directory: str, now: datetime
     ) -> None:

@@ -79,6 +79,17 @@ def consume_token(connection: Connection, *, token_hash: str, public_key: str, n
     return connection.execute(used).rowcount > 0
 
 
+def enrol(connection: Connection, *, token_hash: str, key: PendingKey) -> bool:
+    """Return whether the token lets this key wait for approval, and keep both, the use and the key.
+
+    In one transaction: a director that is killed has taken a use of the token only when it knows the key.
+    """
+    good = consume_token(connection, token_hash=token_hash, public_key=key.public_key, now=key.first_seen)
+    if good:
+        put_pending(connection, key)
+    return good
+
+
 # --- Keys -------------------------------------------------------------------------------------------------------------
 
 _new_pending = insert(pending)

@@ -212,6 +212,23 @@ async def test_a_token_lets_in_as_often_as_it_has_uses(store, token):
     assert [one.uses_left for one in await store.tokens()] == [0]
 
 
+async def enrol(store: Store, token: str, public_key: str) -> bool:
+    return await store.enrol(
+        token, public_key=public_key, name="web-1", address="::1", config_directory="", state_directory="", now=NOW
+    )
+
+
+async def test_a_use_of_a_token_and_the_key_that_used_it_are_kept_together(store, token):
+    before = store._writer.commits
+    assert await enrol(store, token, "key-1")
+    assert store._writer.commits == before + 1
+
+    assert not await enrol(store, token, "key-2")
+    assert await enrol(store, token, "key-1")
+    assert [one.public_key for one in await store.pending()] == ["key-1"]
+    assert [one.uses_left for one in await store.tokens()] == [0]
+
+
 async def test_a_token_used_by_many_at_once_is_used_once(store, token):
     answers = await asyncio.gather(*(store.consume_token(token, f"key-{number}", NOW) for number in range(20)))
 
