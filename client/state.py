@@ -24,12 +24,16 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from client.trust import HighWater
 from schema.envelope import ClientIdentity, VerifyKey, parse_director_key
 from schema.errors import TerminalError, TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PRIVATE_DIRECTORY = 0o700
 PRIVATE_FILE = 0o600
@@ -126,9 +130,6 @@ class StateDirectory:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._lock = descriptor
-        # Of a first start that was killed: a copy of the key that nobody needs.
-        for unfinished in self.path.glob("*.identity.*"):
-            unfinished.unlink(missing_ok=True)
 
     def unlock(self) -> None:
         """Let go of the lock."""
@@ -141,15 +142,21 @@ class StateDirectory:
         path = self.path / "identity"
         with contextlib.suppress(FileNotFoundError):
             return _read_identity(path)
-        fresh = path.with_name(f".identity.{os.getpid()}")
-        write_atomically(fresh, ClientIdentity.generate().to_text().encode())
-        try:
-            with contextlib.suppress(FileExistsError):
-                os.link(fresh, path)
-            _sync_directory(self.path)
-        finally:
-            fresh.unlink()
+        with self._alone():
+            if not os.path.lexists(path):
+                # One name for what is not finished: whoever comes after a kill writes over it, and no copy stays.
+                write_atomically(path, ClientIdentity.generate().to_text().encode())
         return _read_identity(path)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep every other process out that would make an identity here, while this one does. Ends with the process."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def enrolment(self) -> Enrolment | None:
         """Return whom we follow, or None when we never enrolled."""
