@@ -56,6 +56,9 @@ _GENERIC = (
     "Treating exit code",
 )
 
+_LOCK_OF_THE_DEAD = re.compile(r"Killed stale lock \S+\.$|Removed stale \w+ roster lock for host ")
+"""Borg took away the lock of a process of this machine that was killed: it says so, and there is nothing left to do."""
+
 _MISSING_REPOSITORY = re.compile(r"Repository (?P<url>\S+) does not exist")
 
 HINTS: tuple[tuple[str, str], ...] = (
@@ -188,7 +191,7 @@ class Reader:
     """borgmatic's list, as it is."""
     warned: bool = False
     warning: str = ""
-    """The first warning line."""
+    """The first warning line that a person has to hear of."""
     missing: set[str] = field(default_factory=set)
     """Urls of repositories that Borg says do not exist."""
     _phase: str = ""
@@ -303,7 +306,7 @@ class Reader:
         self._last = text
         if len(self._told) < _MAX_REASONS:
             self._told.add(text)
-        if level == "warning":
+        if level == "warning" and not _LOCK_OF_THE_DEAD.match(text):
             self.warned = True
             self.warning = self.warning or text
         match = _MISSING_REPOSITORY.search(text)

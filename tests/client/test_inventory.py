@@ -153,6 +153,20 @@ def test_the_list_at_the_end_is_read_though_the_next_line_sticks_to_it():
     assert [line.message for line in heard.lines] == ["done"]
 
 
+def test_a_lock_that_borg_takes_from_the_dead_is_told_and_is_no_warning():
+    def line(message: str) -> bytes:
+        return json.dumps({"type": "log_message", "message": message, "levelname": "WARNING"}).encode() + b"\n"
+
+    of_the_dead = ["Killed stale lock vm@42.1-0.", "Removed stale exclusive roster lock for host vm@42 pid 1 thread 0."]
+
+    heard = Heard().read(b"".join(map(line, of_the_dead)))
+    assert [one.message for one in heard.lines] == of_the_dead
+    assert not heard.reader.warned
+
+    assert heard.read(line("Found stale lock vm@42.1-0, but not deleting")).reader.warned
+    assert heard.reader.warning == "Found stale lock vm@42.1-0, but not deleting"
+
+
 def test_the_summary_says_nothing_twice():
     def line(message: str) -> bytes:
         return json.dumps({"type": "log_message", "message": message, "levelname": "CRITICAL"}).encode() + b"\n"
