@@ -19,7 +19,7 @@ from reconciler.core.explain import Fault
 from schema.resources import BackupSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from jsonschema import Draft7Validator
     from jsonschema.exceptions import ValidationError
@@ -70,8 +70,11 @@ class OptionChecker:
         whole.pop("required", None)
         layer = {**whole, "properties": {name: _optional(option) for name, option in self.known.items()}}
         self._is_whole = jsonschema_rs.Draft7Validator(whole).is_valid
-        self._is_layer = jsonschema_rs.Draft7Validator(layer).is_valid
         self._schemas = {"whole": whole, "layer": layer}
+
+    @cached_property
+    def _is_layer(self) -> Callable[[Any], bool]:
+        return jsonschema_rs.Draft7Validator(self._schemas["layer"]).is_valid
 
     @cached_property
     def _explaining(self) -> dict[str, Draft7Validator]:
@@ -91,7 +94,8 @@ class OptionChecker:
                 message = f"the borgmatic option '{name}' is written by the director"
                 yield Fault("director-owned-option", (*BLOCK, name), message, instead)
         options = {name: value for name, value in block.items() if name not in OWNED}
-        if not self._is_layer(options):
+        # What lacks nothing is right as a layer, too, and most blocks lack nothing.
+        if not self._is_whole(options) and not self._is_layer(options):
             for error in self._explaining["layer"].iter_errors(options):
                 yield from _explained(error)
 
