@@ -39,8 +39,8 @@ def overview(reader: Reader, asked: Asked) -> Answer:
         lambda: {
             "silent": assessment.silent_since(main.source, now=asked.now),
             "running": reader.runs(RunFilter(outcome="running"), limit=5).items,
-            "runs": reader.runs(limit=1).items,
-            "pending": reader.pending(),
+            "runs": reader.has_runs(),
+            "pending": reader.count_pending(),
             "timeline": reader.timeline(
                 TimelineFilter(), since=since, until=since + timedelta(days=2), rows=OVERVIEW_ROWS, now=asked.now
             ),

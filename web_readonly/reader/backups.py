@@ -6,20 +6,16 @@ the two.
 
 from __future__ import annotations
 
-import heapq
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from sqlalchemy import (
     JSON,
     ColumnElement,
-    Integer,
-    String,
     bindparam,
     case,
     false,
@@ -27,12 +23,11 @@ from sqlalchemy import (
     literal,
     or_,
     select,
-    type_coerce,
 )
 
 from schema import assessment
 from schema.status import ArchiveStatus, BackupStatus, Evidence, OptionOrigin, Page, RepositoryStatus
-from schema.tables import UtcText, archives, backups, definitions, evidence, runs
+from schema.tables import UtcText, archives, backups, definitions, evidence
 from web_readonly.reader.paging import beyond, bounded, decode, encode, unindexed
 from web_readonly.reader.runs import read_several
 from web_readonly.reader.source import read_conditions, read_suspended
@@ -40,7 +35,7 @@ from web_readonly.reader.source import read_conditions, read_suspended
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import Connection, RowMapping, Select
 
 Assessed = Literal["protected", "unprotected", "unknown", "without-objective"]
 _NOW: Final = bindparam("now", type_=UtcText)
@@ -49,10 +44,6 @@ _KEY_OF_EVIDENCE: Final = (evidence.c.client, evidence.c.backup)
 _EVIDENCE_NAMES: Final = tuple(Evidence.model_fields)
 _EVIDENCE: Final = tuple(evidence.c[name] for name in _EVIDENCE_NAMES)
 MAX_USERS: Final = 1_000
-FAILED_WITHIN: Final = timedelta(days=8)
-"""A weekly backup's last run is younger."""
-_FAILURES: Final = 200
-"""The newest of each kind that are looked at: in a large fleet a day has more, and most were followed by a success."""
 
 
 @lru_cache(maxsize=4)
@@ -116,7 +107,7 @@ def read_backups(
         here, there = beyond(_KEY, decode(after, str, str))
         query = query.where(here > there)
     rows = connection.execute(query, {"now": now}).mappings().all()
-    items = _backups(connection, rows[:limit], suspended=suspended, now=now)
+    items = read_whole(connection, rows[:limit], suspended=suspended, now=now)
     return Page(items=items, next=encode([items[-1].client, items[-1].backup]) if len(rows) > limit else "")
 
 
@@ -124,7 +115,7 @@ def read_backup(connection: Connection, *, client: str, backup: str, now: dateti
     """Return one backup on one client, with all its conditions."""
     query = select(backups).where(backups.c.client == client, backups.c.backup == backup)
     rows = connection.execute(query).mappings().all()
-    for shown in _backups(connection, rows, suspended=read_suspended(connection), now=now):
+    for shown in read_whole(connection, rows, suspended=read_suspended(connection), now=now):
         computed = {condition.type for condition in shown.conditions}
         kept = read_conditions(connection, f"backup/{client}/{backup}")
         more = [condition for condition in kept if condition.type not in computed]
@@ -136,60 +127,6 @@ def read_backup(connection: Connection, *, client: str, backup: str, now: dateti
             }
         )
     return None
-
-
-_LIMIT: Final = bindparam("limit", type_=Integer)
-_NEWEST: Final = (
-    select(runs.c.id, runs.c.client, runs.c.backup, runs.c.started)
-    .where(runs.c.outcome == bindparam("outcome"), runs.c.started > bindparam("since", type_=UtcText))
-    .order_by(runs.c.started.desc())
-    .limit(_FAILURES)
-    .subquery("newest")
-)
-
-
-@lru_cache(maxsize=4)
-def _late(suspended: frozenset[str]) -> Select[Any]:
-    late = select(backups).where(backups.c.protected_until < _NOW, assessed(suspended) == "unprotected")
-    return late.order_by(backups.c.protected_until).limit(_LIMIT)
-
-
-@lru_cache(maxsize=4)
-def _failed(suspended: frozenset[str]) -> Select[Any]:
-    """Return what asks for backups whose last run ended so while they are inside their objective, and when it began."""
-    theirs = (backups.c.client == _NEWEST.c.client) & (backups.c.backup == _NEWEST.c.backup)
-    joined = _NEWEST.join(backups, theirs & (backups.c.last_run == _NEWEST.c.id))
-    started = type_coerce(_NEWEST.c.started, String())  # text sorts as time
-    return select(started, *_KEY).select_from(joined).where(assessed(suspended) != "unprotected")
-
-
-_pair = func.json_each(bindparam("keys")).table_valued("value", name="pair")
-_PAIR: Final = (func.json_extract(_pair.c.value, "$[0]"), func.json_extract(_pair.c.value, "$[1]"))
-"""Client and backup, to be joined: SQLite looks up a list of pairs in no index, and walks through all."""
-_WHOLE: Final = select(backups).select_from(
-    _pair.join(backups, (backups.c.client == _PAIR[0]) & (backups.c.backup == _PAIR[1]))
-)
-
-
-def _pairs(keys: Iterable[tuple[str, str]]) -> dict[str, str]:
-    return {"keys": json.dumps(list(keys))}
-
-
-def read_unwell(connection: Connection, *, limit: int, now: datetime) -> tuple[BackupStatus, ...]:
-    """Return backups that need a person: outside their objective, the longest first; then those whose last run failed.
-
-    At most ``limit`` of each.
-    """
-    suspended = read_suspended(connection)
-    asked = {"limit": limit, "now": now, "since": now - FAILED_WITHIN}
-    late = connection.execute(_late(suspended), asked).mappings().all()
-    failed: list[Any] = []
-    for outcome in sorted(assessment.FAILURES):  # one after the other, each in the order of its index
-        failed += connection.execute(_failed(suspended), {**asked, "outcome": outcome})
-    keys = [(client, backup) for _, client, backup in heapq.nlargest(limit, failed, key=itemgetter(0))]
-    found = connection.execute(_WHOLE, _pairs(keys)).mappings() if keys else ()
-    whole = {(row["client"], row["backup"]): row for row in found}
-    return _backups(connection, [*late, *(whole[key] for key in keys)], suspended=suspended, now=now)
 
 
 _EVERYTHING: Final = select(func.count()).select_from(backups)
@@ -221,9 +158,10 @@ def count_backups(connection: Connection, *, now: datetime) -> dict[str, int]:
     return states
 
 
-def _backups(
+def read_whole(
     connection: Connection, rows: Sequence[Any], *, suspended: frozenset[str], now: datetime
 ) -> tuple[BackupStatus, ...]:
+    """Return the backups of these rows, with what else is known of each."""
     seen = _evidence(connection, [(row["client"], row["backup"]) for row in rows])
     last = read_several(connection, [row["last_run"] for row in rows])
     retention = _retention(connection, {row["backup"] for row in rows})
@@ -272,6 +210,25 @@ def _backup(
         retention=retention,
         conditions=(condition,),
     )
+
+
+_pair = func.json_each(bindparam("keys")).table_valued("value", name="pair")
+_PAIR: Final = (func.json_extract(_pair.c.value, "$[0]"), func.json_extract(_pair.c.value, "$[1]"))
+"""Client and backup, to be joined: SQLite looks up a list of pairs in no index, and walks through all."""
+_KEYED: Final = select(backups).select_from(
+    _pair.join(backups, (backups.c.client == _PAIR[0]) & (backups.c.backup == _PAIR[1]))
+)
+
+
+def _pairs(keys: Iterable[tuple[str, str]]) -> dict[str, str]:
+    return {"keys": json.dumps(list(keys))}
+
+
+def read_keyed(connection: Connection, keys: Sequence[tuple[str, str]]) -> list[RowMapping]:
+    """Return the rows of backups by client and name, in their order; each must be there."""
+    found = connection.execute(_KEYED, _pairs(keys)).mappings() if keys else ()
+    rows = {(row["client"], row["backup"]): row for row in found}
+    return [rows[key] for key in keys]
 
 
 _RETENTION: Final = select(definitions.c.backup, definitions.c.retention).where(

@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 _LABEL_KEY = re.compile(r"[A-Za-z0-9./_-]{1,317}", re.ASCII)
 
 _other = approvals.alias("other")
-_told = observed.alias("told")
 _PUBLISHED: Final = select(
     clients.c.name,
     clients.c.public_key,
@@ -173,7 +172,7 @@ def read_clients(
     if after:
         query = query.where(NAMES.c.name > decode(after, str)[0])
     names = connection.execute(by_heads(query).limit(bounded(limit) + 1), {"now": now}).scalars().all()
-    items = tuple(_named(connection, names[:limit], now=now))
+    items = tuple(read_named(connection, names[:limit], now=now))
     return Page(items=items, next=encode([items[-1].name]) if len(names) > limit else "")
 
 
@@ -187,8 +186,8 @@ _NAMED: Final = _WHOLE.where(NAMES.c.name.in_(bindparam("names", expanding=True)
 _ONE: Final = _WHOLE.where(NAMES.c.name == bindparam("client"))
 
 
-def _named(connection: Connection, names: Sequence[str], *, now: datetime) -> list[ClientStatus]:
-    """Return the clients of these names, in their order."""
+def read_named(connection: Connection, names: Sequence[str], *, now: datetime) -> list[ClientStatus]:
+    """Return the clients of these names, in their order; each must be there."""
     if not names:
         return []
     suspended = read_suspended(connection)
@@ -285,38 +284,12 @@ def count_clients(connection: Connection, *, now: datetime) -> ClientCounts:
     )
 
 
-_AWAY: Final = and_(
-    func.coalesce(observed.c.connected, 0) == 0, observed.c.last_seen < bindparam("away_since", type_=UtcText)
-)
-_PERHAPS: Final = or_(
-    _told.c.connected.is_(False), _told.c.refused > 0, _told.c.stale, _told.c.expires < _NOW, _told.c.drifted > 0
-)
-"""Told from one walk through an index; only of those it is asked how they follow."""
-_KNOWN: Final = or_(
-    select(clients.c.name).where(clients.c.name == _told.c.client).exists(),
-    select(approvals.c.name).where(approvals.c.name == _told.c.client).exists(),
-)
-_BAD: Final = FOLLOWING.in_([Following.REFUSED.value, Following.STALE.value])
-_URGENT: Final = case((FOLLOWING.in_([Following.REFUSED.value]), 0), (_AWAY, 1), else_=2).label("urgent")
-_TROUBLED: Final = (
-    by_heads(select(_URGENT, _told.c.client))
-    .with_hint(_told, "INDEXED BY ix_observed_heads")
-    .select_from(
-        # Outer, although each is there: SQLite keeps to this order then.
-        _told.outerjoin(observed, observed.c.client == _told.c.client).outerjoin(
-            issued, issued.c.client == _told.c.client
-        )
-    )
-    .where(_PERHAPS, or_(_AWAY, _BAD, observed.c.drifted > 0), _KNOWN)
-    .order_by(_URGENT, _told.c.client)
-    .limit(bindparam("limit"))
-)
+_WAITING: Final = select(func.count()).select_from(pending)
 
 
-def read_troubled(connection: Connection, *, limit: int, away_since: datetime, now: datetime) -> list[ClientStatus]:
-    """Return clients that need a person: refusing, expired, drifted, or away since before ``away_since``."""
-    found = connection.execute(_TROUBLED, {"limit": limit, "away_since": away_since, "now": now})
-    return _named(connection, [name for _, name in found], now=now)
+def count_pending(connection: Connection) -> int:
+    """Return how many keys wait for approval."""
+    return connection.execute(_WAITING).scalar_one()
 
 
 _PENDING: Final = select(pending).order_by(pending.c.first_seen)

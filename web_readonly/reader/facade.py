@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from schema import assessment
 from schema.status import MAX_REVISIONS, Following, Overview, Page, RefusalShown, RevisionStatus
+from web_readonly.reader import attention as attention_rows
 from web_readonly.reader import backups as backup_rows
 from web_readonly.reader import clients as client_rows
 from web_readonly.reader import contents as content_rows
@@ -104,8 +105,8 @@ class Reader:
             source = source_rows.read_source(connection)
             clients = client_rows.count_clients(connection, now=now)
             backups = backup_rows.count_backups(connection, now=now)
-            troubled = client_rows.read_troubled(connection, limit=MAX_ATTENTION, away_since=now - AWAY, now=now)
-            unwell = backup_rows.read_unwell(connection, limit=MAX_ATTENTION, now=now)
+            troubled = attention_rows.read_troubled(connection, limit=MAX_ATTENTION, away_since=now - AWAY, now=now)
+            unwell = attention_rows.read_unwell(connection, limit=MAX_ATTENTION, now=now)
             pending = client_rows.read_pending(connection)[:MAX_ATTENTION]
             return Overview(
                 at=now,
@@ -227,6 +228,11 @@ class Reader:
         with self._database.read() as connection:
             return client_rows.read_pending(connection)
 
+    def count_pending(self) -> int:
+        """Return how many keys wait for approval."""
+        with self._database.read() as connection:
+            return client_rows.count_pending(connection)
+
     # --- Backups ------------------------------------------------------------------------------------------------------
 
     def backups(
@@ -294,6 +300,11 @@ class Reader:
         """Return runs, the last started first."""
         with self._database.read() as connection:
             return run_rows.read_runs(connection, wanted or RunFilter(), limit=limit, before=before)
+
+    def has_runs(self) -> bool:
+        """Return whether anything ever ran, as far as is known."""
+        with self._database.read() as connection:
+            return run_rows.has_runs(connection)
 
     def run(self, run: str) -> RunStatus | None:
         """Return one run."""

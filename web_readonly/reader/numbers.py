@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import String, and_, bindparam, case, func, select, true, tuple_, type_coerce
 
-from schema.tables import UtcText, backups, definitions, evidence, issued, observed, pending, runs
+from schema.tables import UtcText, backups, definitions, evidence, issued, observed, runs
 from web_readonly.reader.backups import assessed, count_backups
-from web_readonly.reader.clients import FOLLOWING, NAMES, count_clients
+from web_readonly.reader.clients import FOLLOWING, NAMES, count_clients, count_pending
 from web_readonly.reader.source import read_source, read_suspended
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def read_numbers(connection: Connection, *, limit: int, now: datetime) -> Number
         source=read_source(connection),
         clients=count_clients(connection, now=now),
         backups=count_backups(connection, now=now),
-        pending=connection.execute(select(func.count()).select_from(pending)).scalar() or 0,
+        pending=count_pending(connection),
         backup_rows=shown,
         repository_rows=_repositories(connection, through=shown[-1]) if shown else (),
         client_rows=_clients(connection, limit=limit, now=now),

@@ -55,6 +55,14 @@ def read_runs(connection: Connection, wanted: RunFilter, *, limit: int, before: 
     return Page(items=items[:limit], next=encode([items[limit - 1].started, items[limit - 1].id]) if more else "")
 
 
+_ANY: Final = select(runs.c.id).limit(1)
+
+
+def has_runs(connection: Connection) -> bool:
+    """Return whether there is any run."""
+    return connection.execute(_ANY).first() is not None
+
+
 def read_run(connection: Connection, run: str) -> RunStatus | None:
     """Return one run."""
     row = connection.execute(select(runs).where(runs.c.id == run)).mappings().first()
