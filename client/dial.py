@@ -1,23 +1,36 @@
-"""One WebSocket to the director: the client's only door to aiohttp.
+"""One WebSocket to the director: the client's only door to the ``websockets`` library.
 
-``client.connection`` speaks over what ``WebSocketDialer`` returns; the simulator puts its own in that place. TLS is
-checked against the system's authorities, a given file, or one pinned certificate. Proxies of the environment are not
-used, and redirects are not followed.
+``client.connection`` speaks over what ``WebSocketDialer`` returns. TLS is checked against the system's authorities, a
+given file, or one pinned certificate, before anything is said. Proxies of the environment are not used, and redirects
+are not followed.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
+import socket
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
-from schema.errors import DirectorError, TerminalError, TransientError, TrustError
+from aiohappyeyeballs import start_connection
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus, WebSocketException
+from websockets.protocol import State
+
+from schema.errors import TerminalError, TransientError, TrustError
 from schema.wire import HANDSHAKE_SECONDS, HEARTBEAT_SECONDS, MAX_DIRECTOR_FRAME, PATH
 
-if TYPE_CHECKING:
-    import aiohttp
+PONG_SECONDS = HEARTBEAT_SECONDS / 2
+CLOSING_SECONDS = 2.0
+MOST_WAITING_FRAMES = 4
+"""Beyond, nothing more is read until they are taken."""
+SECOND_ADDRESS_SECONDS = 0.25
+"""How long the first address of a host is tried before the next one is tried as well (RFC 8305)."""
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class Socket(Protocol):
@@ -56,37 +69,33 @@ class WebSocketDialer:
     ca_file: str | None = None
 
     async def __call__(self) -> Socket:
-        import aiohttp  # noqa: PLC0415 - only the service needs it: a quarter of its memory and half of its start
-
-        session = aiohttp.ClientSession(
-            connector=self._connector(),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=HANDSHAKE_SECONDS),
-            trace_configs=[_no_redirects()],
-        )
         try:
-            socket = await session.ws_connect(
-                self._address(),
-                max_msg_size=MAX_DIRECTOR_FRAME,
-                heartbeat=HEARTBEAT_SECONDS,
-                compress=0,
-                timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
-            )
-        except BaseException as error:
-            await session.close()
-            if isinstance(error, aiohttp.ServerFingerprintMismatch):
-                raise TrustError(
-                    f"the director at {self.url} shows another certificate than the pinned one ({error.got.hex()})",
-                    code="bad-certificate",
-                    hint="when it was renewed on purpose, enroll again with a new string",
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                line = await _Dialled(
+                    self._address(),
+                    create_connection=_Line,
+                    compression=None,
+                    proxy=None,
+                    open_timeout=None,
+                    ping_interval=None,  # ``_WebSocket`` does it
+                    close_timeout=CLOSING_SECONDS,
+                    max_size=MAX_DIRECTOR_FRAME,
+                    max_queue=MOST_WAITING_FRAMES,
+                    **await self._way(),
+                )
+        except _OtherCertificate as error:
+            raise TrustError(
+                f"the director at {self.url} shows another certificate than the pinned one ({error.shown})",
+                code="bad-certificate",
+                hint="when it was renewed on purpose, enroll again with a new string",
+            ) from None
+        except (WebSocketException, OSError, ValueError) as error:
+            if isinstance(error, InvalidStatus) and error.response.status_code in _REDIRECTS:
+                raise TransientError(
+                    "the director's address answers with a redirect", hint="enroll with the address it redirects to"
                 ) from None
-            if isinstance(error, (aiohttp.ClientError, OSError, TimeoutError, ValueError)):
-                raise TransientError(f"cannot reach the director at {self.url}: {_reason(error)}") from None
-            if isinstance(error, AssertionError):
-                # aiohttp asserts that the connection outlives the answer to its upgrade; who is on the way may end it.
-                raise TransientError(f"cannot reach the director at {self.url}: it hung up at once") from None
-            raise
-        return _WebSocket(session, socket)
+            raise TransientError(f"cannot reach the director at {self.url}: {_reason(error)}") from None
+        return _WebSocket(line)
 
     def _address(self) -> str:
         parts = urlsplit(self.url)
@@ -95,25 +104,28 @@ class WebSocketDialer:
         path = parts.path.rstrip("/")
         return parts._replace(path=path if path.endswith(PATH) else path + PATH, fragment="").geturl()
 
-    def _connector(self) -> aiohttp.BaseConnector:
-        import aiohttp  # noqa: PLC0415
-
+    async def _way(self) -> dict[str, Any]:
+        """Return what to tell asyncio about the way there; over TCP, go it as far as the first address that answers."""
         parts = urlsplit(self.url)
         if parts.scheme == "unix":
-            return aiohttp.UnixConnector(path=parts.path, force_close=True)
-        return aiohttp.TCPConnector(ssl=self._verification(), force_close=True, use_dns_cache=False)
+            return {"unix": True, "path": parts.path}
+        tls = {"ssl": self._verification()} if parts.scheme == "wss" else {}
+        port = parts.port or (443 if tls else 80)
+        found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        return {"sock": await start_connection(found, happy_eyeballs_delay=SECOND_ADDRESS_SECONDS), **tls}
 
-    def _verification(self) -> ssl.SSLContext | aiohttp.Fingerprint | bool:
+    def _verification(self) -> ssl.SSLContext:
         if self.ca_file is not None:
             try:
-                return ssl.create_default_context(cafile=self.ca_file)
+                context = ssl.create_default_context(cafile=self.ca_file)
             except OSError as error:
                 raise TransientError(f"cannot read the authorities in {self.ca_file}: {error}") from None
-        if self.certificate:
-            import aiohttp  # noqa: PLC0415
-
-            return aiohttp.Fingerprint(_sha256(self.certificate))
-        return True
+        elif self.certificate:
+            context = _Pinning(_sha256(self.certificate))
+        else:
+            context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])
+        return context
 
 
 def _sha256(text: str) -> bytes:
@@ -123,57 +135,116 @@ def _sha256(text: str) -> bytes:
         raise TerminalError("the pinned certificate is not a SHA-256 in hex", hint="enroll again") from None
 
 
-def _no_redirects() -> aiohttp.TraceConfig:
-    import aiohttp  # noqa: PLC0415
-
-    async def refuse(*_: Any) -> None:
-        raise TransientError(
-            "the director's address answers with a redirect", hint="enroll with the address it redirects to"
-        )
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_redirect.append(refuse)
-    return trace
-
-
 def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {HANDSHAKE_SECONDS} seconds"
-    status = getattr(error, "status", None)
-    if status:
-        return f"it answered {status}, and not as a WebSocket"
+    if isinstance(error, InvalidStatus):
+        return f"it answered {error.response.status_code}, and not as a WebSocket"
+    if isinstance(error, ConnectionClosed) or (
+        isinstance(error, InvalidMessage) and isinstance(error.__cause__, EOFError)
+    ):
+        return "it hung up at once"
     return str(error) or type(error).__name__
 
 
-class _WebSocket:
-    """aiohttp's connection as a ``Socket``."""
+class _OtherCertificate(ssl.SSLCertVerificationError):
+    """It is not the pinned one. ``shown`` is the SHA-256 (hex) of the one that is."""
 
-    def __init__(self, session: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._session = session
-        self._socket = socket
-        tls = socket.get_extra_info("ssl_object")
+    shown = ""
+
+
+class _Pinning(ssl.SSLContext):
+    """Believes no authority: the certificate is the pinned one."""
+
+    pinned: bytes
+
+    def __new__(cls, pinned: bytes) -> Self:
+        context = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+        context.pinned = pinned
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.sslobject_class = _Pinned
+        return context
+
+
+class _Pinned(ssl.SSLObject):
+    def do_handshake(self) -> None:
+        """Fail before anything is said to whoever shows another certificate."""
+        super().do_handshake()
+        shown = hashlib.sha256(self.getpeercert(binary_form=True) or b"").digest()
+        if not isinstance(self.context, _Pinning) or shown != self.context.pinned:
+            error = _OtherCertificate("another certificate than the pinned one")
+            error.shown = shown.hex()
+            raise error
+
+
+class _Dialled(connect):
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Follow none."""
+        return exc
+
+
+class _Line(ClientConnection):
+    """The library's connection, and when it last heard something."""
+
+    heard = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.heard = self.loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        if self.state is State.OPEN:
+            self.heard = self.loop.time()
+        super().data_received(data)
+
+
+class _WebSocket:
+    """The line as a ``Socket``, with a heartbeat."""
+
+    def __init__(self, line: ClientConnection) -> None:
+        if not isinstance(line, _Line):
+            raise TypeError("``WebSocketDialer`` makes another connection")
+        self._line = line
+        tls = line.transport.get_extra_info("ssl_object")
         certificate = tls.getpeercert(binary_form=True) if tls is not None else None
         self.channel = hashlib.sha256(certificate).hexdigest() if certificate else ""
+        self._heartbeat = asyncio.ensure_future(self._listen())
 
     async def send(self, frame: str) -> None:
         try:
-            await self._socket.send_str(frame)
-        except (OSError, RuntimeError) as error:  # ClientError is an OSError where a socket broke
-            raise TransientError(f"the connection broke: {_reason(error)}") from None
+            await self._line.send(frame)
+        except ConnectionClosed as error:
+            raise TransientError(f"the connection broke: {error}") from None
 
     async def receive(self) -> str | bytes | None:
         try:
-            message = await self._socket.receive()
-        except (OSError, RuntimeError):  # it answers pings, for which the connection may be gone
+            return await self._line.recv()
+        except ConnectionClosed:
             return None
-        if isinstance(message.data, (str, bytes)) and message.type.name in {"TEXT", "BINARY"}:
-            return message.data
-        return None
 
     async def close(self) -> None:
+        self._heartbeat.cancel()
         try:
-            await self._socket.close()
-        except (OSError, RuntimeError, DirectorError):  # it is gone already
-            pass
+            await self._line.close()
         finally:
-            await self._session.close()
+            self._line.transport.abort()
+
+    async def _listen(self) -> None:
+        """Ask who falls silent for a sign of life, and hang up when none comes.
+
+        Whatever comes is one: the library's own heartbeat waits for a pong alone, and that comes late behind a large
+        frame on a slow line.
+        """
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                heard = self._line.heard
+                await asyncio.sleep(heard + HEARTBEAT_SECONDS - self._line.loop.time())
+                if self._line.heard != heard:
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PONG_SECONDS):
+                        await (await self._line.ping())
+                if self._line.heard == heard:
+                    self._line.transport.abort()
+                    return

@@ -63,6 +63,7 @@ def test_a_client_process_loads_no_library_of_the_director_extra():
     modules = loaded_by("import client.cli, client.agent")
 
     extra = (
+        "aiohttp",
         "alembic",
         "asyncssh",
         "git",
@@ -157,7 +158,8 @@ def test_what_a_client_installs_names_no_library_of_the_director_extra(wheel):
 
     assert "borgmatic" in base
     assert (
-        base & {"alembic", "asyncssh", "gitpython", "jinja2", "pygit2", "sqlalchemy", "uvloop", "watchfiles"} == set()
+        base & {"aiohttp", "alembic", "asyncssh", "gitpython", "jinja2", "pygit2", "sqlalchemy", "uvloop", "watchfiles"}
+        == set()
     )
 
 

@@ -10,7 +10,6 @@ from random import Random
 from typing import Any, Self
 
 import pytest
-from aiohttp import ClientSession, web
 
 from client.connection import LONGEST_DELAY, Backoff, Connection, Credentials, Ended, Status, bounded, open_session
 from client.dial import WebSocketDialer
@@ -494,27 +493,3 @@ def test_delays_grow_with_full_jitter_and_are_bounded():
 def test_numbers_that_are_none_are_the_lowest(value):
     assert bounded(value, 10, 20) == 10
     assert bounded(float("inf"), 10, 20) == 20
-
-
-async def test_a_redirect_is_not_followed(tmp_path):
-    async def elsewhere(request: web.Request) -> web.Response:
-        raise web.HTTPFound("ws://localhost:1/v1/connect")
-
-    app = web.Application()
-    app.router.add_get("/v1/connect", elsewhere)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.UnixSite(runner, str(tmp_path / "redirect.sock")).start()
-    with pytest.raises(TransientError, match="redirect"):
-        await WebSocketDialer(f"unix://{tmp_path}/redirect.sock")()
-    await runner.cleanup()
-
-
-async def test_who_hangs_up_as_soon_as_it_took_us_is_tried_again_like_any_other(tmp_path, monkeypatch):
-    async def as_if_it_hung_up(*_: Any, **__: Any) -> None:
-        raise AssertionError
-
-    monkeypatch.setattr(ClientSession, "ws_connect", as_if_it_hung_up)
-
-    with pytest.raises(TransientError, match="hung up"):
-        await WebSocketDialer(f"unix://{tmp_path}/director.sock")()

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-import aiohttp
+from websockets.asyncio.client import ClientConnection
 
 from client import log
 from client.agent import Agent
@@ -102,11 +102,9 @@ class Clients:
         """Cut the line: no goodbye."""
         connection = self._agents[settings.name]._connection
         socket = connection._socket if connection else None
-        web_socket = getattr(socket, "_socket", None)
-        if isinstance(web_socket, aiohttp.ClientWebSocketResponse):
-            transport = web_socket._response.connection.transport if web_socket._response.connection else None
-            if transport is not None:
-                transport.abort()
+        line = getattr(socket, "_line", None)
+        if isinstance(line, ClientConnection):
+            line.transport.abort()
 
     async def _give_up(self, settings: ClientSettings) -> None:
         """End the session and come back."""
