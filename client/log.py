@@ -1,50 +1,114 @@
-"""The service's log: lines for a person at a terminal, JSON for whatever reads a pipe. Set up by ``client.cli``."""
+"""The service's log: lines for a person at a terminal, JSON for whatever reads a pipe. Set up by ``client.cli``.
+
+JSON is written here, with what the service has in memory anyway. Structlog writes for a person, and where the client
+is a part of the director's process.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
-# structlog draws tracebacks with rich where it finds it, and looks at greenlets: it would load both, for 5 MiB.
-_unwanted = [name for name in ("greenlet", "rich") if name not in sys.modules]
-for _name in _unwanted:
-    sys.modules[_name] = None  # type: ignore[assignment]
-try:
-    import structlog
-finally:
-    for _name in _unwanted:
-        del sys.modules[_name]
+from schema.errors import scrub
 
-from schema.errors import scrub  # noqa: E402 - after the import that needs an order
+Write = Callable[[str, str, dict[str, Any]], None]
+"""Takes the method (``info``, ``exception``, …), what happened, and its values."""
+
+
+class Log:
+    """``log.info("what happened", key=value)``."""
+
+    def debug(self, event: str, **values: Any) -> None:
+        _write("debug", event, values)
+
+    def info(self, event: str, **values: Any) -> None:
+        _write("info", event, values)
+
+    def warning(self, event: str, **values: Any) -> None:
+        _write("warning", event, values)
+
+    def error(self, event: str, **values: Any) -> None:
+        _write("error", event, values)
+
+    def exception(self, event: str, **values: Any) -> None:
+        """As an error, with the traceback of what is being handled."""
+        _write("exception", event, values)
+
+
+def get_logger() -> Log:
+    """Return a logger."""
+    return Log()
 
 
 def configure(level: str) -> None:
     """Write to stderr from now on."""
-    terminal = sys.stderr.isatty()
-    renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False)
-    if terminal:
-        renderer = structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ)
+    threshold = getattr(logging, level.upper())
+    if sys.stderr.isatty():
+        _configure_structlog(threshold)
+    else:
+        _send_to(_json_lines(threshold))
+
+
+def through_structlog() -> None:
+    """Log as the rest of the process does, from now on."""
+    import structlog  # noqa: PLC0415 - 2 MiB that a service does not need
+
+    logger = structlog.get_logger()
+    _send_to(lambda method, event, values: getattr(logger, method)(event, **values))
+
+
+def _send_to(write: Write) -> None:
+    global _write  # noqa: PLW0603 - a log is everybody's
+    _write = write
+
+
+def _json_lines(threshold: int) -> Write:
+    stream = sys.stderr
+
+    def write(method: str, event: str, values: dict[str, Any]) -> None:
+        level = "error" if method == "exception" else method
+        if getattr(logging, level.upper()) < threshold:
+            return
+        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        line = {**values, "event": event, "level": level, "timestamp": now}
+        if method == "exception":
+            line["exception"] = traceback.format_exc().rstrip("\n")
+        text = json.dumps(_scrubbed(line), ensure_ascii=False, default=repr)
+        stream.write(f"{text}\n")
+        stream.flush()
+
+    return write
+
+
+_write = _json_lines(logging.INFO)
+
+
+def _configure_structlog(threshold: int) -> None:
+    import structlog  # noqa: PLC0415
+
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            _scrub,
-            renderer,
+            lambda _logger, _method, event: _scrubbed(event),
+            structlog.dev.ConsoleRenderer(
+                colors="NO_COLOR" not in os.environ, exception_formatter=structlog.dev.plain_traceback
+            ),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    through_structlog()
 
 
-def get_logger() -> Any:
-    """Return a logger: ``log.info("what happened", key=value)``."""
-    return structlog.get_logger()
-
-
-def _scrub(_logger: Any, _method: str, event: Any) -> Any:
+def _scrubbed(event: Any) -> Any:
     """Nothing secret in any line, whoever wrote it."""
     return {key: scrub(value) if isinstance(value, str) else value for key, value in event.items()}

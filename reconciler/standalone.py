@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from client import log
 from client.build import build_agent
 from client.settings import read_settings
 from client.state import Enrolment, StateDirectory
@@ -81,6 +82,7 @@ async def follow_here(director: Director, *, name: str | None, config: Path | No
     Raises:
         TerminalError: the machine's own settings cannot be used, or another agent runs here: no commit mends that.
     """
+    log.through_structlog()
     agent = build_agent(await _enrolled(director, name=name, config=config))
     running = asyncio.create_task(agent.run())
     try:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 
+from client import log
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -64,6 +66,7 @@ def prepare_process() -> None:
     warnings.simplefilter("error")
     logging.disable(logging.CRITICAL)
     structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
+    log.through_structlog()
 
 
 REPORTED: list[object] = []

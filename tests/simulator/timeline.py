@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from client import log
 from tests.simulator.process import PROCESS
 from tests.simulator.virtual_loop import VirtualLoop
 
@@ -54,6 +55,7 @@ def telling(timeline: Timeline, faults: list[str]) -> Iterator[None]:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=False,
     )
+    log.through_structlog()
     try:
         yield
     finally:
