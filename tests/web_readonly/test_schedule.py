@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections import defaultdict
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
+from schema.tables import moment_text
 from tests.web_readonly.seeded import HOUR, NOW
 from tests.web_readonly.visitor import visiting
 from web_readonly import starts
-from web_readonly.reader import Reader
+from web_readonly.reader import Reader, schedule
 from web_readonly.starts import Bunch
 
 if TYPE_CHECKING:
@@ -101,6 +105,39 @@ def test_a_repository_narrows_the_week_to_its_backups(reader):
     assert (week.scheduled, week.starts) == (4, 28)
     assert {one.repository for one in week.meetings} == {"cold"}
     assert {one.backup for one in week.next} == {"postgresql"}
+
+
+def test_backups_are_counted_by_schedule_and_ten_minutes_whatever_else_they_are(store):
+    with closing(sqlite3.connect(store)) as connection:
+        rows = connection.execute("SELECT client, backup FROM backups ORDER BY client, backup").fetchall()
+        for place, key in enumerate(rows):
+            due = moment_text(NOW + place % 7 * 4 * MINUTE) if place % 5 else None
+            told = ("" if place % 11 == 0 else f"{place % 3} 1 * * *", ("", "UTC")[place % 2], due, place % 4 == 0)
+            columns = "cron = ?, time_zone = ?, next_due = ?, suspended = ?"
+            connection.execute(f"UPDATE backups SET {columns} WHERE client = ? AND backup = ?", (*told, *key))
+        connection.commit()
+        rows = connection.execute("SELECT cron, time_zone, next_due, suspended FROM backups").fetchall()
+    reader = Reader(store)
+    with reader._database.read() as connection:
+        bunches, by_hand, suspended, left_out = schedule._bunches(connection)
+        first, *_, beyond = schedule._bunches(connection, most=3)
+    reader.close()
+    starts_of = defaultdict(list)
+    for cron, time_zone, due, stopped in rows:
+        if cron and not stopped:
+            starts_of[cron, time_zone, (due or "")[: len("2026-11-23T07:4")]].append(due)
+    expected = [
+        Bunch(cron, time_zone, datetime.fromisoformat(min(dues)) if bucket else None, len(dues))
+        for (cron, time_zone, bucket), dues in sorted(starts_of.items())
+    ]
+
+    assert bunches == expected
+    assert len({one.start for one in bunches}) > 3
+    assert suspended == sum(stopped for *_, stopped in rows)
+    assert by_hand == sum(not cron and not stopped for cron, _, _, stopped in rows)
+    assert left_out == 0
+    assert len(first) == 3
+    assert beyond == sum(one.number for one in bunches) - sum(one.number for one in first)
 
 
 async def test_the_page_says_when_and_where_runs_pile_up(store):

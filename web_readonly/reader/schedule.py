@@ -84,7 +84,7 @@ _BUNCHES_TOLD: Final = text("""
 """Jumps from one ten minutes of a schedule to the next, and counts there: a third of what it costs to group all."""
 
 
-def _bunches(connection: Connection) -> tuple[list[Bunch], int, int, int]:
+def _bunches(connection: Connection, *, most: int = _BUNCHES) -> tuple[list[Bunch], int, int, int]:
     """Return what is scheduled; how many backups run by hand, are suspended, and were too many."""
     found: list[Bunch] = []
     numbers = Counter[str]()
@@ -95,12 +95,12 @@ def _bunches(connection: Connection) -> tuple[list[Bunch], int, int, int]:
         if row.cron:
             schedules.append((row.cron, row.time_zone))
             found += [Bunch(row.cron, row.time_zone, None, row.untold)] if row.untold else []
-    asked = {"schedules": json.dumps(schedules), "bucket": BUCKET, "limit": _BUNCHES}
+    asked = {"schedules": json.dumps(schedules), "bucket": BUCKET, "limit": most}
     told = connection.execute(_BUNCHES_TOLD, asked)
     found += [Bunch(cron, zone, datetime.fromisoformat(start), number) for cron, zone, start, number in told]
     found.sort(key=lambda one: (one.cron, one.time_zone, one.start is not None, one.start))
-    counted = sum(one.number for one in found[:_BUNCHES])
-    return found[:_BUNCHES], numbers["by hand"], numbers["suspended"], numbers["scheduled"] - counted
+    counted = sum(one.number for one in found[:most])
+    return found[:most], numbers["by hand"], numbers["suspended"], numbers["scheduled"] - counted
 
 
 def _bunches_of(connection: Connection, repository: str) -> tuple[list[Bunch], int, int, int]:
