@@ -41,7 +41,9 @@ _ROOMS = {
 
 
 _MODULES = {
-    "source": ("init", "validate", "build", "plan", "schema", "hook"),
+    "init": ("init",),
+    "source": ("validate", "build", "plan", "schema"),
+    "hook": ("hook",),
     "secrets": ("seal", "reseal", "escrow-key"),
     "standing": ("status", "drift", "archives", "backups", "events"),
     "runs": ("runs",),

@@ -1,10 +1,8 @@
 """What one client must have: made by ``reconciler.core.render``, signed, sent, and followed by ``client``.
 
 The exact bytes of a managed file are ``ManagedFile.rendered(revision)``: the director's ``build`` and ``plan``, the
-client's ``apply`` and drift watch all use that one function.
+client's ``apply`` and drift watch all use that one function. Annotations are not put off, as in ``resources``.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json

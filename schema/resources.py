@@ -2,9 +2,9 @@
 
 ``reconciler.core.load`` makes these from YAML; ``json/v1/`` is generated from them (``make schemas``). To add a kind,
 write its spec and resource here, add it to ``KINDS``, and follow the recipe in CONTRIBUTING.md.
-"""
 
-from __future__ import annotations
+Annotations are not put off here: pydantic needs each of them at once, and would have to compile it from its text.
+"""
 
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self

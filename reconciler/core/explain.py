@@ -5,7 +5,6 @@ Called by ``load`` (and by ``validate`` for ``did_you_mean``). Values are shown 
 
 from __future__ import annotations
 
-import difflib
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin
 
@@ -78,6 +77,8 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     if not isinstance(word, str):
         return ""
     by_lower = {name.lower().replace("_", ""): name for name in known}
+    import difflib  # noqa: PLC0415 - most sources hold no mistake
+
     close = difflib.get_close_matches(word[:100].lower().replace("_", ""), by_lower, n=1, cutoff=0.6)
     return f"did you mean '{by_lower[close[0]]}'?" if close else ""
 
