@@ -71,7 +71,7 @@ fuzz: install ## fuzz every parser, SECONDS=60 for each TARGET (several in quote
 .PHONY: kills
 kills: install ## kill director and client for real, before each of their steps and by chance (ROUNDS=100: in each test; KILLS_SEED=…)
 	@tools/system-packages borg git ssh
-	KILLS_ROUNDS=$(or $(ROUNDS),100) $(PYTHON) -m pytest -v --timeout=0 tests/e2e/test_kills.py tests/e2e/test_kills_between_steps.py
+	KILLS_ROUNDS=$(or $(ROUNDS),100) $(PYTHON) -m pytest -v --timeout=0 tests/e2e/test_kills*.py
 
 .PHONY: demo
 demo: install ## run a director, two clients and the dashboard on this machine (CHECK=1: unattended, verifying each outcome)

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 
 from client.build import credentials, dialer
 from client.clock import Clock, within
-from client.connection import open_session
+from client.connection import Ended, open_session
 from client.settings import ClientSettings, check_url
 from client.state import Enrolment, StateDirectory
 from schema.envelope import EnrolmentString
 from schema.errors import TransientError, TrustError
 from schema.wire import HANDSHAKE_SECONDS, Accepted
+
+_AGAIN = "run the same command again: a string that this machine has used works for it, and is not used twice"
+"""True, because the director keeps the use of a token and the key that used it together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,11 @@ async def enrol(text: str, *, settings: ClientSettings, directory: StateDirector
         finally:
             await socket.close()
     except TimeoutError:
-        raise TransientError(f"the director at {string.url} does not answer") from None
+        raise TransientError(f"the director at {string.url} does not answer", hint=_AGAIN) from None
+    except Ended as ended:
+        if ended.code:
+            raise
+        raise TransientError(ended.message, hint=_AGAIN) from None
     directory.save_enrolment(enrolment)
     return Enrolled(
         fingerprint=identity.public.fingerprint,

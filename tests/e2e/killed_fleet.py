@@ -1,8 +1,8 @@
 """A fleet that is killed: what may never be seen of it, not even right after a kill, and what must hold in the end.
 
 ``kill`` is ``kill -9`` of that one process: what it started goes on, as when the kernel needs memory. ``cut`` kills
-what it started as well, as a power cut does. ``before`` lets a process die by itself, right before one of its
-``steps``.
+what it started as well, as a power cut does. ``before`` (``stepped_fleet``) lets a process die by itself, right before
+one of its steps.
 """
 
 from __future__ import annotations
@@ -12,32 +12,23 @@ import json
 import os
 import signal
 import sqlite3
-import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
-from random import Random
 from typing import Final
 
 from schema.desired import DesiredState
 from schema.envelope import decode_bytes
-from tests.e2e import steps
-from tests.e2e.fleet import PASSPHRASE, Fleet, until
+from tests.e2e.fleet import PASSPHRASE, until
+from tests.e2e.stepped_fleet import SteppedFleet
 
 SPEED: Final = 20
 BACKUPS: Final = ("photos", "system")
 EVERY_MINUTE: Final = "* * * * *"
 ATTEMPTS: Final = 5
-SEED: Final = int(os.environ.get("KILLS_SEED", "20261124"))
 
 
-def rounds(usual: int) -> int:
-    """Return how many kills a test makes: a few in ``make test``, as many as one likes in ``make kills``."""
-    return int(os.environ.get("KILLS_ROUNDS", usual))
-
-
-class KilledFleet(Fleet):
+class KilledFleet(SteppedFleet):
     """A fleet with one client, ``atlas``, which is told something new by ``change``."""
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +36,6 @@ class KilledFleet(Fleet):
         self.generation = 0
         self.changes = 0
         self.kills = 0
-        self._steps: dict[str, dict[str, str]] = {}
         self._signed: set[bytes] = set()
 
     def begin(self) -> None:
@@ -60,37 +50,7 @@ class KilledFleet(Fleet):
         until("atlas follows", lambda: self.follows("atlas"))
         until("both have run", lambda: {one["backup"] for one in self.runs() if one["outcome"]} >= set(BACKUPS))
 
-    # --- Steps --------------------------------------------------------------------------------------------------------
-
-    def start(self, name: str, *command: str, wrapper: Iterable[str] = (), also: Mapping[str, str] | None = None):
-        """Start a program, under ``steps`` when that was asked for."""
-        told = self._steps.get(name, {})
-        if told and name == "director":
-            command = (sys.executable, str(steps.ROOT / "tests/e2e/steps.py"), *command[1:])
-            told = {"PYTHONPATH": str(steps.ROOT), **told}
-        return super().start(name, *command, wrapper=wrapper, also={**(also or {}), **told})
-
-    @contextlib.contextmanager
-    def recording(self, name: str, into: list[str]):
-        """Have what ``name`` does from its next start on written down, each kind of step once, in order."""
-        file = self.folder / f"{name}.steps"
-        self._steps[name] = {"STEPS_RECORD": str(file)}
-        yield
-        del self._steps[name]
-        into += dict.fromkeys(file.read_text().splitlines())
-
-    @contextlib.contextmanager
-    def before(self, name: str, step: str, *, count: int):
-        """Have ``name`` die before ``step`` when it comes for the ``count``-th time after the next start."""
-        self._steps[name] = {"STEPS_KILL": step, "STEPS_COUNT": str(count)}
-        yield
-        del self._steps[name]
-
-    def has_died(self, name: str) -> bool:
-        """Whether it has ended, by a kill and by nothing else."""
-        code = self.processes[name].poll()
-        assert code in {None, -signal.SIGKILL}, f"{name} ended with {code}"
-        return code is not None
+    # --- Kills --------------------------------------------------------------------------------------------------------
 
     def kill(self, name: str) -> None:
         super().kill(name)
@@ -212,13 +172,3 @@ class KilledFleet(Fleet):
             assert list(repository.glob("lock.*")) == [], "a lock of Borg was left"
             also = {"BORG_PASSPHRASE": PASSPHRASE, "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes"}
             self.run("borg", "check", "--lock-wait", "0", str(repository), also=also)
-
-
-def spread(found: list[str], *, count: int) -> list[tuple[str, int]]:
-    """Choose ``count`` steps, all of them before any a second time; with each, at which time it is to come."""
-    random = Random(SEED)
-    chosen: list[tuple[str, int]] = []
-    while len(chosen) < count:
-        time = 1 + len(chosen) // len(found)
-        chosen += [(step, time) for step in random.sample(found, min(len(found), count - len(chosen)))]
-    return chosen

@@ -5,9 +5,9 @@ program that starts, a frame that leaves. Between two of them nothing changes th
 before each one is a kill at every moment. Python's profiler sees them in every thread, so that the code that is tested
 needs no door for this. What SQLite does inside of one statement is its own promise.
 
-``python steps.py WORDS…`` is ``director WORDS…`` under this; ``fast_client`` is the client. ``STEPS_RECORD`` names the
-file that gets the name of each step; ``STEPS_KILL`` is the step before which the process dies, when it comes for the
-``STEPS_COUNT``-th time.
+``python steps.py PROGRAM WORDS…`` is ``director`` or ``director-client`` under this; ``fast_client`` does it by itself.
+``STEPS_RECORD`` names the file that gets the name of each step; ``STEPS_KILL`` is the step before which the process
+dies, when it comes for the ``STEPS_COUNT``-th time. With ``STEPS_WHILE``, only steps count while that file exists.
 """
 
 from __future__ import annotations
@@ -78,9 +78,12 @@ def watch_as_told() -> None:
     record, fatal = os.environ.get("STEPS_RECORD"), os.environ.get("STEPS_KILL")
     descriptor = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if record else None
     left = int(os.environ.get("STEPS_COUNT", "1"))
+    armed = os.environ.get("STEPS_WHILE")
 
     def before(step: str) -> None:
         nonlocal left
+        if armed and not os.path.exists(armed):  # noqa: PTH110 - before every step: nothing that makes an object
+            return
         if descriptor is not None:
             os.write(descriptor, f"{step}\n".encode())
         if step == fatal:
@@ -92,12 +95,23 @@ def watch_as_told() -> None:
         watch(before)
 
 
-if __name__ == "__main__":
-    # What it loads while it runs is slow under a profiler, and none of it is a step.
-    import reconciler.process  # noqa: F401
-    import web_readonly.app  # noqa: F401
-    from reconciler.cli import main
+def load(program: str) -> Callable[[], None]:
+    """Return a program of ours. What it loads while it runs is slow under a profiler, and none of it is a step."""
+    if program == "director":
+        import reconciler.process  # noqa: F401
+        import web_readonly.app  # noqa: F401
+        from reconciler.cli import main as director
 
-    sys.argv[0] = "director"
+        return director
+    import client.enrol
+    import client.service  # noqa: F401
+    from client.cli import main as director_client
+
+    return director_client
+
+
+if __name__ == "__main__":
+    sys.argv = sys.argv[1:]
+    run = load(sys.argv[0])
     watch_as_told()
-    main()
+    run()

@@ -15,7 +15,8 @@ from random import Random
 import pytest
 
 from tests.e2e.fleet import until
-from tests.e2e.killed_fleet import SEED, KilledFleet, rounds
+from tests.e2e.killed_fleet import KilledFleet
+from tests.e2e.stepped_fleet import SEED, rounds
 
 # Each kill is followed by two starts, and by all that has to be done after them.
 pytestmark = pytest.mark.timeout(180 + 60 * rounds(6))

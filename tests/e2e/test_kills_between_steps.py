@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.fleet import NotInTime, until
-from tests.e2e.killed_fleet import KilledFleet, rounds, spread
+from tests.e2e.killed_fleet import KilledFleet
+from tests.e2e.stepped_fleet import rounds, spread
 
 # Each kill is followed by two starts, and by all that has to be done after them.
 pytestmark = pytest.mark.timeout(180 + 60 * rounds(4))
