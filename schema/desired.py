@@ -7,7 +7,7 @@ client's ``apply`` and drift watch all use that one function. Annotations are no
 import hashlib
 import json
 import shlex
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
@@ -22,6 +22,9 @@ HEADER = "# Managed by Borgmatic Director: edit {origin} in Git instead (revisio
 
 MAX_DESIRED_BYTES = 4 * 1024 * 1024
 """The largest serialised desired state that is signed or accepted."""
+
+
+_CANONICAL: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 class Sent(BaseModel):
@@ -131,8 +134,7 @@ class Content(Sent):
 
     def digest(self) -> Digest:
         """Return the SHA-256 of the canonical JSON: equal content has equal digests on every machine."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+        return "sha256:" + hashlib.sha256(_CANONICAL(self.model_dump(mode="json")).encode()).hexdigest()
 
 
 class DesiredState(Sent):

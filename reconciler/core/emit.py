@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ _PLAIN = re.compile(r"[A-Za-z/_](?:[A-Za-z0-9_./@+=,-]|[ :](?=[A-Za-z0-9_./@+=,-
 _SPECIAL_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 """What YAML 1.1 or 1.2 reads as a boolean or null; numbers and dates begin with characters that ``_PLAIN`` refuses."""
 
+_QUOTED: Final = json.JSONEncoder(ensure_ascii=False).encode
 _UNPRINTABLE = "[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
 _INK = "!-~\xa1-\u2027\u202a-\ud7ff"
 _LITERAL = f"(?:[{_INK}][ {_INK}]*\n)(?:[ {_INK}]*\n)*(?:[ {_INK}]*[{_INK}]\n?)"
@@ -49,8 +51,14 @@ def scalar(value: str | float | None) -> str:
 def _string(text: str) -> str:
     if _PLAIN.fullmatch(text) and text.lower() not in _SPECIAL_WORDS:
         return text
-    quoted = json.dumps(text, ensure_ascii=False)
+    quoted = _QUOTED(text)
+    if quoted.isascii() and quoted.isprintable():
+        return quoted
     return re.sub(_UNPRINTABLE, lambda match: f"\\u{ord(match[0]):04x}", quoted)
+
+
+_key = lru_cache(maxsize=1_024)(_string)
+"""Keys are borgmatic's options, the same few in every file."""
 
 
 def _float(value: float) -> str:
@@ -68,7 +76,7 @@ def _float(value: float) -> str:
 def _mapping(lines: list[str], mapping: Mapping[str, JsonValue], indent: int) -> None:
     margin = " " * indent
     for key, value in mapping.items():
-        _value(lines, f"{margin}{_string(key)}:", value, indent)
+        _value(lines, f"{margin}{_key(key)}:", value, indent)
 
 
 def _sequence(lines: list[str], items: Sequence[JsonValue], indent: int) -> None:

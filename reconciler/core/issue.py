@@ -16,7 +16,7 @@ from schema.envelope import seal_envelope
 from schema.resources import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from datetime import datetime
 
     from pydantic import JsonValue
@@ -163,6 +163,7 @@ def rows(
 ) -> Rows:
     """Return the rows that changed, and the keys of those that went. ``names`` are the clients that were ``touched``.
 
+    What a touched client has as it had it, its own row often, is left out: most commits change what is inside a file.
     Without ``before`` (after a start) all rows changed, and what the store still holds beside them went.
     """
     if before is None:
@@ -183,8 +184,8 @@ def rows(
     former = dict.fromkeys(name for _, name in stored_backups) if before is None else before.expansion.backups
     defined = identity.differing(former, effective)
     return Rows(
-        clients=tuple(_client_row(after, name) for name in changed),
-        backups=tuple(_backup_row(after, name, job) for name in changed for job in after.contents[name].jobs),
+        clients=tuple(_client_row(after, name) for name in changed if not _is_same_client(before, after, name)),
+        backups=tuple(_backup_rows(before, after, changed)),
         definitions=tuple(_definition_row(effective[name]) for name in defined),
         removed_clients=tuple(gone_clients),
         removed_backups=tuple(gone_backups),
@@ -194,6 +195,20 @@ def rows(
 
 def _jobs(content: Content | None) -> tuple[Job, ...]:
     return content.jobs if content is not None else ()
+
+
+def _is_same_client(before: Build | None, after: Build, name: str) -> bool:
+    return before is not None and before.catalogue.get(Client, name) is after.catalogue.get(Client, name)
+
+
+def _backup_rows(before: Build | None, after: Build, names: Iterable[str]) -> Iterator[BackupRow]:
+    """Yield the rows of these clients that are other ones than before."""
+    for name in names:
+        former = {} if before is None else {job.backup: job for job in _jobs(before.contents.get(name))}
+        for job in after.contents[name].jobs:
+            row, past = _backup_row(after, name, job), former.get(job.backup)
+            if before is None or past is None or row != _backup_row(before, name, past):
+                yield row
 
 
 def _client_row(built: Build, name: str) -> ClientRow:

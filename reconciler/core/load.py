@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
@@ -224,10 +224,12 @@ def _parse(data: bytes) -> _ParsedFile:
     return _ParsedFile(tuple(resources), tuple(problems))
 
 
+_TEXT: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def _digest(content: Any) -> str:
     """Return a digest of the content in its own order, for the order of keys shows in what is rendered."""
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+    return hashlib.blake2b(_TEXT(content).encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
 
 
 def _kind(document: Document) -> tuple[type[Resource] | None, Problem | None]:

@@ -81,6 +81,9 @@ def _own_options(effective: Effective) -> Iterator[tuple[str, list[_Source]]]:
 
 def _walk(option: str, value: JsonValue, sources: list[_Source], found: list[Place]) -> None:
     """Add the place of ``value`` and of all that is inside it; of several layers that have it the last one counts."""
+    if len(sources) == 1:
+        _walk_alone(option, value, sources[0].located, sources[0].pointer, found)
+        return
     if not sources or len(found) > MAX_ORIGINS:
         return
     found.append((option, sources[-1].place))
@@ -97,6 +100,23 @@ def _walk(option: str, value: JsonValue, sources: list[_Source], found: list[Pla
                 if identity in index
             ]
             _walk(f"{option}.{number}", item, having, found)
+
+
+def _walk_alone(
+    option: str, value: JsonValue, located: Located[Resource], pointer: Pointer, found: list[Place]
+) -> None:
+    """Do the same for what one layer alone wrote, which is almost everything: it stands there as it was merged."""
+    if len(found) > MAX_ORIGINS:
+        return
+    found.append((option, f"{located.path}:{located.position(pointer)[0]}"))
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _walk_alone(f"{option}.{key}", inner, located, (*pointer, key), found)
+    elif isinstance(value, list):
+        first: dict[str, int] = {}
+        for number, item in enumerate(value):
+            index = first.setdefault(value_identity(item), number)
+            _walk_alone(f"{option}.{number}", item, located, (*pointer, index), found)
 
 
 def _of_key(key: str, sources: list[_Source]) -> list[_Source]:

@@ -52,12 +52,12 @@ class Prepared:
         """Run it for each row."""
         driver_of(connection).executemany(self._sql, [self._row(row) for row in rows])
 
-    def _row(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(
-            value if convert is None else convert(value)
+    def _row(self, values: Mapping[str, Any]) -> list[Any]:
+        get = values.get
+        return [
+            get(name, known) if convert is None else convert(get(name, known))
             for name, known, convert in self._parameters
-            for value in (values.get(name, known),)
-        )
+        ]
 
 
 def driver_of(connection: Connection) -> sqlite3.Connection:

@@ -14,6 +14,7 @@ from sqlalchemy import bindparam, case, delete, or_, select
 from sqlalchemy.dialects.sqlite import insert
 
 from reconciler.core.issue import Issued
+from reconciler.store.prepared import Prepared
 from reconciler.store.source import add_events, event_row
 from schema.assessment import oldest_of_newest, protected_until
 from schema.tables import (
@@ -56,11 +57,12 @@ class Publication:
     removed_definitions: Sequence[str] = ()
 
 
-def _replacing(table: Table, keys: list[str], columns: list[str]) -> Any:
+def _replacing(table: Table, keys: list[str], columns: list[str]) -> Prepared:
     statement = insert(table)
-    return statement.on_conflict_do_update(
+    upsert = statement.on_conflict_do_update(
         index_elements=keys, set_={name: statement.excluded[name] for name in columns}
     )
+    return Prepared(upsert, into=table)
 
 
 _PUT_CLIENT = _replacing(clients, ["name"], ["public_key", "labels", "origin", "suspended"])
@@ -70,12 +72,12 @@ _PUT_DEFINITION = _replacing(definitions, ["backup"], ["retention", "options"])
 _ISSUED = ["audience", "generation", "digest", "revision", "issued", "expires", "envelope", "content"]
 
 
-def _replacing_issued() -> Any:
+def _replacing_issued() -> Prepared:
     """Return the upsert that keeps the content which the client follows, as long as that is not the newest."""
     statement = insert(issued)
     applied = select(observed.c.digest).where(observed.c.client == issued.c.client).correlate(issued).scalar_subquery()
     follows = (issued.c.digest == applied) & (issued.c.digest != statement.excluded.digest)
-    return statement.on_conflict_do_update(
+    upsert = statement.on_conflict_do_update(
         index_elements=["client"],
         set_={
             **{name: statement.excluded[name] for name in _ISSUED},
@@ -83,9 +85,11 @@ def _replacing_issued() -> Any:
             "former": case((follows, issued.c.content), else_=issued.c.former),
         },
     )
+    return Prepared(upsert, into=issued)
 
 
 _PUT_ISSUED = _replacing_issued()
+_ADD_EVIDENCE = Prepared(insert(evidence), into=evidence)
 _OF_BACKUP = "of_client", "of_backup"
 
 
@@ -94,16 +98,16 @@ def publish(connection: Connection, publication: Publication) -> None:
     _remove_clients(connection, publication.removed_clients)
     _remove_backups(connection, publication.removed_backups)
     if publication.clients:
-        connection.execute(_PUT_CLIENT, [_columns(row) for row in publication.clients])
+        _PUT_CLIENT.run_many(connection, map(_columns, publication.clients))
         _end_waiting(connection, publication.clients, at=publication.at)
     for chunk in _chunks(publication.backups):
         _put_backups(connection, chunk, at=publication.at)
     if publication.definitions:
-        connection.execute(_PUT_DEFINITION, [_columns(row) for row in publication.definitions])
+        _PUT_DEFINITION.run_many(connection, map(_columns, publication.definitions))
     for chunk in _chunks(publication.removed_definitions):
         connection.execute(delete(definitions).where(definitions.c.backup.in_(chunk)))
     if publication.issued:
-        connection.execute(_PUT_ISSUED, [_columns(one) for one in publication.issued])
+        _PUT_ISSUED.run_many(connection, map(_columns, publication.issued))
 
 
 def _end_waiting(connection: Connection, rows: Sequence[ClientRow], *, at: datetime) -> None:
@@ -196,8 +200,8 @@ def _put_backups(connection: Connection, rows: Sequence[BackupRow], *, at: datet
         )
     _forget_repositories(connection, gone)
     if fresh:
-        connection.execute(insert(evidence), [one | {"declared": at} for one in fresh])
-    connection.execute(_PUT_BACKUP, values)
+        _ADD_EVIDENCE.run_many(connection, (one | {"declared": at} for one in fresh))
+    _PUT_BACKUP.run_many(connection, values)
 
 
 def _forget_repositories(connection: Connection, keys: Sequence[tuple[str, str, str]]) -> None:
