@@ -25,8 +25,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from client import borgmatic, policy
 from client.managed import Entry, Folder, Found, Inventory, Places, digest, failed
+from schema.directories import Directories
 from schema.errors import TerminalError, TransientError, scrub
-from schema.resources import Directories
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -12,11 +12,12 @@ import contextlib
 import hashlib
 import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
-from aiohappyeyeballs import start_connection
+from aiohappyeyeballs import AddrInfoType, start_connection
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus, WebSocketException
 from websockets.protocol import State
@@ -111,7 +112,7 @@ class WebSocketDialer:
             return {"unix": True, "path": parts.path}
         tls = {"ssl": self._verification()} if parts.scheme == "wss" else {}
         port = parts.port or (443 if tls else 80)
-        found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        found = await _addresses(parts.hostname or "", port)
         return {"sock": await start_connection(found, happy_eyeballs_delay=SECOND_ADDRESS_SECONDS), **tls}
 
     def _verification(self) -> ssl.SSLContext:
@@ -126,6 +127,14 @@ class WebSocketDialer:
             context = ssl.create_default_context()
         context.set_alpn_protocols(["http/1.1"])
         return context
+
+
+async def _addresses(host: str, port: int) -> Sequence[AddrInfoType]:
+    """Return where ``host`` is; what is an address already costs no thread."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 def _sha256(text: str) -> bytes:

@@ -39,13 +39,12 @@ from client.policy_options import HARMLESS
 from client.policy_texts import BREAKS, Denied, Texts, has_variable, is_escaped
 from schema.desired import Content, Job, ManagedFile, ssh_command
 from schema.errors import PolicyDenied
-from schema.resources import AbsolutePath, RepositoryUrl
-from schema.scalars import NAME_PATTERN
+from schema.scalars import NAME_PATTERN, AbsolutePath, RepositoryUrl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from schema.resources import Directories
+    from schema.directories import Directories
 
 OptionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}(\.[a-z0-9_]{1,64}){0,3}$")]
 CredentialKind = Literal["file", "systemd", "container", "keepassxc", "onepassword"]

@@ -20,9 +20,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from client.policy import Policy
 from client.state import check_ownership
+from schema.directories import DEFAULT_CONFIG_DIRECTORY, DEFAULT_STATE_DIRECTORY, Directories
 from schema.errors import TerminalError
-from schema.resources import DEFAULT_CONFIG_DIRECTORY, DEFAULT_STATE_DIRECTORY, AbsolutePath, Directories
-from schema.scalars import Duration, Name
+from schema.scalars import AbsolutePath, Duration, Name
 
 DEFAULT_FILE = Path("/etc/borgmatic-director/client.toml")
 FILE_VARIABLE = "BORGMATIC_DIRECTOR_CLIENT_CONFIG"

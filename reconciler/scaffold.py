@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.git_objects import discover, make_repository
+from schema.directories import Directories
 from schema.envelope import parse_client_key
 from schema.errors import TerminalError, TransientError
-from schema.resources import Directories
 from schema.scalars import NAME_PATTERN
 
 if TYPE_CHECKING:

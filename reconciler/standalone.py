@@ -19,8 +19,9 @@ from client.build import build_agent
 from client.settings import read_settings
 from client.state import Enrolment, StateDirectory
 from reconciler.admin import refresh_registry
+from schema.directories import Directories
 from schema.errors import TerminalError
-from schema.resources import Client, Directories
+from schema.resources import Client
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,8 +13,20 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic.alias_generators import to_camel
 
 from schema.cron import Cron, TimeZone
-from schema.resources import AbsolutePath, Action, Directories, DriftMode, EncryptionMode, Sealed
-from schema.scalars import Digest, Duration, Generation, Moment, Name, SecretKey
+from schema.directories import Directories
+from schema.scalars import (
+    AbsolutePath,
+    Action,
+    Digest,
+    DriftMode,
+    Duration,
+    EncryptionMode,
+    Generation,
+    Moment,
+    Name,
+    Sealed,
+    SecretKey,
+)
 
 PAYLOAD_TYPE = "application/vnd.borgmatic-director.desired-state.v1+json"
 

@@ -8,26 +8,26 @@ Annotations are not put off here: pydantic needs each of them at once, and would
 
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from schema.cron import Cron, TimeZone
-from schema.scalars import Duration, LabelKey, LabelValue, Name, SecretKey
+from schema.directories import Directories, Written
+from schema.scalars import (
+    AbsolutePath,
+    Action,
+    DriftMode,
+    Duration,
+    EncryptionMode,
+    LabelKey,
+    LabelValue,
+    Name,
+    RepositoryUrl,
+    Sealed,
+    SecretKey,
+)
 
 API_VERSION = "borgmatic.director/v1"
-
-DEFAULT_CONFIG_DIRECTORY = "/etc/borgmatic.d"
-DEFAULT_STATE_DIRECTORY = "/var/lib/borgmatic-director-client"
-
-
-class Written(BaseModel):
-    """Base of everything people write: camelCase in YAML, snake_case in Python."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
-    )
 
 
 class Metadata(Written):
@@ -46,15 +46,6 @@ class Selector(Written):
 
 Clients = Annotated[list[Name], Field(min_length=1)] | Selector
 """Names, or ``{matchLabels: …}``."""
-
-
-def _absolute_path(text: str) -> str:
-    if not text.startswith("/") or "\x00" in text or ".." in text.split("/") or any(ord(char) < 32 for char in text):
-        raise ValueError(f"'{text}' is not an absolute path without '..' and control characters")
-    return text.rstrip("/") or "/"
-
-
-AbsolutePath = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_absolute_path)]
 
 
 class ValueFrom(Written):
@@ -96,15 +87,6 @@ class FileFrom(Written):
 
 # --- Client ---------------------------------------------------------------------------------------------------------
 
-DriftMode = Literal["heal", "report"]
-
-
-class Directories(Written):
-    """Where this client keeps things, when not at the default places. Must equal what its own client.toml says."""
-
-    config: AbsolutePath = Field(default=DEFAULT_CONFIG_DIRECTORY, description="borgmatic's configuration files.")
-    state: AbsolutePath = Field(default=DEFAULT_STATE_DIRECTORY, description="Keys, secrets, outbox.")
-
 
 class ClientSpec(Written):
     """``publicKey`` is the approval: commit it, and the machine that holds the key is let in."""
@@ -119,46 +101,6 @@ class ClientSpec(Written):
 
 
 # --- Repository -----------------------------------------------------------------------------------------------------
-
-
-def _repository_url(text: str) -> str:
-    if any(ord(char) < 33 or ord(char) == 127 for char in text):
-        raise ValueError("a repository url has no spaces and no control characters")
-    if re.search(r"(?<!\$)\{", text):
-        # Borg would expand them after everybody has checked the url: `.{now:.}` is `..`.
-        raise ValueError("a repository url has no placeholders of Borg; only ${client} and ${backup} are replaced")
-    if text.startswith("/"):
-        if ":" in text:
-            raise ValueError(f"'{text}' would be taken for a remote repository: a path has no ':'")
-        return _absolute_path(text)
-    parts = urlsplit(text)
-    if parts.scheme != "ssh":
-        raise ValueError(f"'{text}' is not supported: write an absolute path or ssh://user@host:port/path")
-    if parts.password is not None:
-        raise ValueError("a repository url holds no password: use an ssh key")
-    if not parts.hostname or parts.hostname.startswith("-") or (parts.username or "").startswith("-"):
-        raise ValueError(f"'{text}' names no host: write ssh://user@host:port/path")
-    _ = parts.port  # raises ValueError when it is not a port
-    if not parts.path.strip("/"):
-        raise ValueError(f"'{text}' names no path on the host")
-    if ".." in parts.path.split("/"):
-        raise ValueError("a repository url has no '..'")
-    return text
-
-
-RepositoryUrl = Annotated[
-    str,
-    StringConstraints(max_length=2048),
-    AfterValidator(_repository_url),
-    Field(
-        description="`/path` or `ssh://user@host:port/path`; `${client}` and `${backup}` are replaced by the names.",
-        examples=["/mnt/backup/${client}", "ssh://borg@nas.example:22/./${client}"],
-    ),
-]
-
-EncryptionMode = Literal[
-    "none", "authenticated", "authenticated-blake2", "repokey", "repokey-blake2", "keyfile", "keyfile-blake2"
-]  # the modes of `borg init --encryption`, Borg 1.x
 
 
 class Encryption(Written):
@@ -234,8 +176,6 @@ Borgmatic = Annotated[
 ]
 """Any option borgmatic documents, under its own name; checked against the installed borgmatic's schema."""
 
-Action = Literal["create", "prune", "compact", "check"]
-
 Layering = dict[Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,64}$")], Literal["merge", "replace"]]
 """How one option of a layer meets the layers below it. Default ``merge``: mappings merge key by key, lists append what
 they lack, everything else replaces."""
@@ -272,7 +212,6 @@ class BackupSpec(Written):
 
 # --- Secret ---------------------------------------------------------------------------------------------------------
 
-Sealed = Annotated[str, StringConstraints(pattern=r"^bd1-sealed\.[A-Za-z0-9_-]+$", max_length=1_000_000)]
 EscrowKey = Annotated[str, StringConstraints(pattern=r"^bd1-escrow\.[A-Za-z0-9_-]{43}$")]
 
 

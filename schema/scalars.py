@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, PlainSerializer, StringConstraints
 
@@ -111,3 +112,61 @@ Moment = Annotated[datetime, AfterValidator(_utc)]
 
 LogMoment = Annotated[AwareDatetime, AfterValidator(_as_said)]
 """A ``Moment`` with the offset that was said: of log lines there are thousands a second, and UTC for each costs."""
+
+
+# --- Of paths, repositories and what is done with them ----------------------------------------------------------------
+
+
+def _absolute_path(text: str) -> str:
+    if not text.startswith("/") or "\x00" in text or ".." in text.split("/") or any(ord(char) < 32 for char in text):
+        raise ValueError(f"'{text}' is not an absolute path without '..' and control characters")
+    return text.rstrip("/") or "/"
+
+
+AbsolutePath = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_absolute_path)]
+
+
+def _repository_url(text: str) -> str:
+    if any(ord(char) < 33 or ord(char) == 127 for char in text):
+        raise ValueError("a repository url has no spaces and no control characters")
+    if re.search(r"(?<!\$)\{", text):
+        # Borg would expand them after everybody has checked the url: `.{now:.}` is `..`.
+        raise ValueError("a repository url has no placeholders of Borg; only ${client} and ${backup} are replaced")
+    if text.startswith("/"):
+        if ":" in text:
+            raise ValueError(f"'{text}' would be taken for a remote repository: a path has no ':'")
+        return _absolute_path(text)
+    parts = urlsplit(text)
+    if parts.scheme != "ssh":
+        raise ValueError(f"'{text}' is not supported: write an absolute path or ssh://user@host:port/path")
+    if parts.password is not None:
+        raise ValueError("a repository url holds no password: use an ssh key")
+    if not parts.hostname or parts.hostname.startswith("-") or (parts.username or "").startswith("-"):
+        raise ValueError(f"'{text}' names no host: write ssh://user@host:port/path")
+    _ = parts.port  # raises ValueError when it is not a port
+    if not parts.path.strip("/"):
+        raise ValueError(f"'{text}' names no path on the host")
+    if ".." in parts.path.split("/"):
+        raise ValueError("a repository url has no '..'")
+    return text
+
+
+RepositoryUrl = Annotated[
+    str,
+    StringConstraints(max_length=2048),
+    AfterValidator(_repository_url),
+    Field(
+        description="`/path` or `ssh://user@host:port/path`; `${client}` and `${backup}` are replaced by the names.",
+        examples=["/mnt/backup/${client}", "ssh://borg@nas.example:22/./${client}"],
+    ),
+]
+
+EncryptionMode = Literal[
+    "none", "authenticated", "authenticated-blake2", "repokey", "repokey-blake2", "keyfile", "keyfile-blake2"
+]  # the modes of `borg init --encryption`, Borg 1.x
+
+Action = Literal["create", "prune", "compact", "check"]
+
+DriftMode = Literal["heal", "report"]
+
+Sealed = Annotated[str, StringConstraints(pattern=r"^bd1-sealed\.[A-Za-z0-9_-]+$", max_length=1_000_000)]

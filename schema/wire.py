@@ -31,8 +31,7 @@ from pydantic import FailFast, Field, JsonValue, StringConstraints, TypeAdapter,
 from schema.desired import MAX_DESIRED_BYTES, Sent
 from schema.errors import TrustError
 from schema.observed import Report, RunProgress, Short, Text
-from schema.resources import AbsolutePath
-from schema.scalars import MAX_GENERATION, Digest, Moment, Name
+from schema.scalars import MAX_GENERATION, AbsolutePath, Digest, Moment, Name
 
 PROTOCOL_VERSION: Final = 1
 SUPPORTED_VERSIONS: Final = (1,)

@@ -54,9 +54,9 @@ def heavy(modules: set[str], *names: str) -> set[str]:
 
 
 def test_a_client_process_loads_nothing_of_the_director():
-    modules = loaded_by("import client.cli")
+    modules = loaded_by("import client.cli, client.agent, client.service")
 
-    assert heavy(modules, "reconciler", "web_readonly", "schema.tables") == set()
+    assert heavy(modules, "reconciler", "web_readonly", "schema.tables", "schema.resources") == set()
 
 
 def test_a_client_process_loads_no_library_of_the_director_extra():

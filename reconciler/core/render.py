@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from reconciler.core.archives import Claim
     from reconciler.core.catalogue import Located
     from reconciler.core.expand import Effective
+    from schema.directories import Directories
     from schema.errors import Problem
-    from schema.resources import Client, Directories, Repository, Secret, ValueFrom
+    from schema.resources import Client, Repository, Secret, ValueFrom
 
 SOURCES = (
     "source_directories",

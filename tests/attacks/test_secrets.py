@@ -9,9 +9,9 @@ import pytest
 from client.apply import Applier
 from client.policy import Policy
 from schema.desired import SealedSecret
+from schema.directories import Directories
 from schema.envelope import ClientIdentity, EscrowIdentity, seal_for_client, seal_for_escrow
 from schema.errors import TrustError
-from schema.resources import Directories
 from tests.client import machine
 
 ME = ClientIdentity.generate()

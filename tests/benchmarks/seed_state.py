@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from schema import assessment
 from schema.desired import Content, DesiredRepository, DesiredSchedule, Job, ManagedFile
+from schema.directories import Directories
 from schema.observed import JobState, Outcome, StateReport, Versions
-from schema.resources import Directories
 from schema.scalars import format_duration
 from schema.status import SourceStatus
 from schema.tables import moment_text

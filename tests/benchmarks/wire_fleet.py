@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from schema.desired import Content, DesiredState, ManagedFile
+from schema.directories import Directories
 from schema.envelope import ClientIdentity, DirectorIdentity
-from schema.resources import Directories
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

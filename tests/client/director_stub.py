@@ -16,6 +16,7 @@ from typing import Any, Self
 from aiohttp import WSMsgType, web
 
 from schema.desired import PAYLOAD_TYPE, Content, DesiredState
+from schema.directories import Directories
 from schema.envelope import (
     CHALLENGE_PURPOSE,
     PROOF_PURPOSE,
@@ -27,7 +28,6 @@ from schema.envelope import (
     seal_envelope,
     transcript,
 )
-from schema.resources import Directories
 from schema.wire import (
     PATH,
     Accepted,

@@ -14,7 +14,7 @@ from client.policy import Policy
 from client.settings import ClientSettings
 from client.state import Enrolment, StateDirectory
 from schema.desired import Content, ManagedFile
-from schema.resources import Directories
+from schema.directories import Directories
 from tests.client.director_stub import DirectorStub, desired_state
 from tests.client.machine import config, job
 from tests.client.virtual_clock import VirtualClock

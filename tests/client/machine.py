@@ -15,7 +15,7 @@ from schema.desired import (
     ManagedFile,
     SealedSecret,
 )
-from schema.resources import Directories
+from schema.directories import Directories
 
 PROGRAMS = Path(__file__).parent / "programs"
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -18,8 +18,8 @@ from client.apply import STAGED, Applier, BorgmaticRefuses, FileConflict
 from client.borgmatic import BorgmaticMissing
 from client.policy import Policy
 from schema.desired import DesiredState, SealedSecret, ssh_command
+from schema.directories import Directories
 from schema.errors import PolicyDenied, TerminalError, TransientError, TrustError
-from schema.resources import Directories
 from tests.client import machine
 
 ROOT = Path(__file__).parents[2]

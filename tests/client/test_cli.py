@@ -19,8 +19,8 @@ from client.known_repositories import KnownRepositories, KnownRepository
 from client.settings import read_settings
 from client.state import StateDirectory
 from schema.desired import Content, ManagedFile
+from schema.directories import Directories
 from schema.envelope import DirectorIdentity, EnrolmentString, random_token
-from schema.resources import Directories
 from schema.wire import Refused
 from tests.client.director_stub import DirectorStub, desired_state
 from tests.client.fleet import BORGMATIC

@@ -13,8 +13,8 @@ from ruamel.yaml import YAML
 from client import policy, policy_options
 from client.policy import Policy
 from schema.desired import Content, DesiredRepository, Job, ManagedFile, ssh_command
+from schema.directories import Directories
 from schema.errors import PolicyDenied
-from schema.resources import Directories
 
 DIRECTORIES = Directories()
 SECRETS = f"{DIRECTORIES.state}/secrets"

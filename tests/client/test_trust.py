@@ -9,9 +9,9 @@ import pytest
 
 from client.trust import HighWater, TrustedState, is_stale, open_verified
 from schema.desired import MAX_DESIRED_BYTES, PAYLOAD_TYPE, Content
+from schema.directories import Directories
 from schema.envelope import ClientIdentity, DirectorIdentity, encode_bytes, seal_envelope
 from schema.errors import TrustError
-from schema.resources import Directories
 from schema.scalars import MAX_GENERATION
 from tests.client.director_stub import ISSUED, desired_state
 

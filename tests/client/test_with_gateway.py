@@ -19,8 +19,8 @@ from reconciler.core.issue import Issued
 from reconciler.gateway import GatewaySettings
 from reconciler.listen import Address
 from schema.desired import Content, ManagedFile
+from schema.directories import Directories
 from schema.envelope import EnrolmentString
-from schema.resources import Directories
 from tests.client.director_stub import desired_state
 from tests.client.fleet import BORGMATIC
 from tests.client.machine import config, job

@@ -31,8 +31,8 @@ from schema.desired import (
     SealedSecret,
     secret_path,
 )
+from schema.directories import Directories
 from schema.observed import Outcome, Report, RunFinished, RunLog, RunProgress, Trigger
-from schema.resources import Directories
 from tests.client import machine
 from tests.client.test_apply import applier, apply, managed, two_states
 

@@ -25,9 +25,9 @@ from reconciler import borgmatic_schema
 from reconciler.core.build import build
 from reconciler.core.catalogue import SourceFile
 from schema.desired import Content, DesiredState, SealedSecret
+from schema.directories import Directories
 from schema.envelope import ClientIdentity, seal_for_client
 from schema.observed import ArchivesSeen, Outcome, Report, RunFinished, RunLog, Trigger
-from schema.resources import Directories
 from tests.e2e.sshd import SSHServer, make_key, sshd
 
 PASSPHRASE = "correct-horse-battery-staple"

@@ -8,6 +8,7 @@ from typing import Any
 from reconciler.core.issue import BackupRow, ClientRow, Issued
 from reconciler.store import Store
 from schema.desired import Content
+from schema.directories import Directories
 from schema.observed import (
     Archive,
     ArchivesSeen,
@@ -20,7 +21,6 @@ from schema.observed import (
     RunStarted,
     Trigger,
 )
-from schema.resources import Directories
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=UTC)
 RPO = 26 * 3600

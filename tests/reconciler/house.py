@@ -22,8 +22,8 @@ from reconciler.metrics import Metrics, metrics_text
 from reconciler.store import Store
 from schema import envelope
 from schema.desired import Content
+from schema.directories import Directories
 from schema.envelope import ClientIdentity, DirectorIdentity
-from schema.resources import Directories
 from schema.status import TokenStatus
 from schema.wire import State
 from tests.client.virtual_clock import VirtualClock

@@ -23,7 +23,7 @@ from schema.desired import (
     secret_path,
     ssh_command,
 )
-from schema.resources import Directories
+from schema.directories import Directories
 
 WIRE: dict[str, Any] = {
     "client": "web-1",

@@ -9,23 +9,22 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from schema.directories import DEFAULT_STATE_DIRECTORY
 from schema.resources import (
     API_VERSION,
-    DEFAULT_STATE_DIRECTORY,
     KINDS,
     SECRET_REFERENCE,
-    AbsolutePath,
     Backup,
     Client,
     Encryption,
     FileFrom,
     Repository,
     RepositorySpec,
-    RepositoryUrl,
     Resource,
     Selector,
     ValueFrom,
 )
+from schema.scalars import AbsolutePath, RepositoryUrl
 
 
 def resource(kind: str, spec: Any, *, name: str = "x") -> Resource:

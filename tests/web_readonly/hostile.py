@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from reconciler.core.issue import BackupRow, ClientRow, DefinitionRow, Issued
 from reconciler.store import Store
 from schema.desired import Content, Job, ManagedFile
+from schema.directories import Directories
 from schema.errors import ExcerptLine, Problem
 from schema.observed import (
     Archive,
@@ -26,7 +27,6 @@ from schema.observed import (
     Trigger,
     Versions,
 )
-from schema.resources import Directories
 from schema.status import ClientChange, Condition, ConditionType, Hold, RevisionStatus, SourceStatus, TokenStatus
 from tests.web_readonly import seeded
 

@@ -14,6 +14,7 @@ from reconciler.core.issue import BackupRow, ClientRow, Issued
 from reconciler.core.lockout import LockoutRow
 from reconciler.store import Store
 from schema.desired import Content, DesiredRepository, DesiredSchedule, Job, ManagedFile, SealedSecret
+from schema.directories import Directories
 from schema.errors import Problem, Severity
 from schema.hiding import diff_files
 from schema.observed import (
@@ -36,7 +37,6 @@ from schema.observed import (
     Trigger,
     Versions,
 )
-from schema.resources import Directories
 from schema.status import Condition, ConditionType, Hold, RevisionStatus, SourceStatus, TokenStatus
 from tests.web_readonly.seeded_contents import contents_of
 from tests.web_readonly.seeded_history import changed, definition, excerpt, seed_growth

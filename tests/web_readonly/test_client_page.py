@@ -9,8 +9,8 @@ import pytest
 from reconciler.core.issue import BackupRow, ClientRow, DefinitionRow, Issued
 from reconciler.store import Store
 from schema.desired import Content, Job, ManagedFile
+from schema.directories import Directories
 from schema.observed import StateReport
-from schema.resources import Directories
 from schema.status import RevisionStatus, SourceStatus
 from tests.web_readonly import seeded
 from tests.web_readonly.visitor import visiting

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from reconciler.core import emit
 from schema.desired import Content, Job, ManagedFile
-from schema.resources import Directories
+from schema.directories import Directories
 from web_readonly import files
 
 

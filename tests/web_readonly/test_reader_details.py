@@ -11,9 +11,9 @@ import pytest
 from reconciler.core.issue import DefinitionRow
 from reconciler.store import Store
 from schema.desired import Content
+from schema.directories import Directories
 from schema.envelope import DirectorIdentity, seal_envelope
 from schema.observed import StateReport
-from schema.resources import Directories
 from schema.status import ClientChange, OptionOrigin, RevisionStatus
 from tests.reconciler import facts
 from tests.reconciler.facts import NOW, key_of

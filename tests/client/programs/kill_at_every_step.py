@@ -15,7 +15,7 @@ from pathlib import Path
 from client.apply import Applier
 from client.policy import Policy
 from schema.desired import DesiredState, SealedSecret
-from schema.resources import Directories
+from schema.directories import Directories
 
 STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.listdir"}
 

@@ -17,8 +17,8 @@ from client.policy_options import HARMLESS
 from client.settings import parse_settings
 from reconciler.settings import load_settings
 from schema.desired import Content, DesiredRepository, Job, ManagedFile
+from schema.directories import Directories
 from schema.errors import PolicyDenied, TerminalError
-from schema.resources import Directories
 from tests.fuzz.target import Target, refusing
 
 _POLICY = Policy(options=("commands", "lvm.mount_command"), send_to=("hc.example",), environment=("HOME",))
