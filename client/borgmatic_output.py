@@ -317,7 +317,8 @@ class Reader:
             self._reasons.append(text)
 
     def _clean(self, text: str, limit: int) -> str:
-        cleaned = _CONTROL.sub("", self.scrub(text[: 8 * limit])).strip()
+        # Secrets last: without what is not shown, letters stand together that did not before.
+        cleaned = self.scrub(_CONTROL.sub("", text)[: 8 * limit]).strip()
         return cleaned.encode("utf-8", "replace").decode()[:limit]
 
     def _moment(self, when: object) -> datetime:

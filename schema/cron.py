@@ -53,9 +53,9 @@ class _Field(NamedTuple):
             if slash and not (step.isdecimal() and step.isascii() and 1 <= int(step[:9]) <= self.high):
                 raise ValueError(f"{item!r} in the {self.name} field: a step is a number from 1 to {self.high}")
             if values != "*":
-                self._check_range(values, item)
+                self._check_range(values, item, step=step)
 
-    def _check_range(self, values: str, item: str) -> None:
+    def _check_range(self, values: str, item: str, *, step: str) -> None:
         ends = values.split("-")
         if len(ends) > 2 or not all(self._is_value(end) for end in ends):
             words = f", or {self.words[0]} to {self.words[-1]}" if self.words else ""
@@ -63,6 +63,10 @@ class _Field(NamedTuple):
         if len(ends) == 2 and self._number(ends[0]) == self._number(ends[1]):
             # croniter takes it for all there are.
             raise ValueError(f"{item!r} in the {self.name} field: the range begins where it ends; write {ends[0]}")
+        if len(ends) == 2 and step and self._number(ends[0]) > self._number(ends[1]):
+            # Each cron counts the steps across the turn in a way of its own.
+            two = f"{ends[0]}-{self.high}/{step},{self.low}-{ends[1]}/{step}"
+            raise ValueError(f"{item!r} in the {self.name} field: a step needs a range that rises; write {two}")
 
     def _number(self, text: str) -> int:
         return self.words.index(text) + self.low if text in self.words else int(text)

@@ -144,13 +144,13 @@ def _pointer(location: tuple[str | int, ...], content: Any) -> tuple[Pointer, bo
     node = content
     branch = None
     for index, part in enumerate(location):
-        if part == "[key]" and index == len(location) - 1:
-            return pointer, True, branch
         if (isinstance(node, dict) and part in node) or (
             isinstance(node, list) and isinstance(part, int) and part < len(node)
         ):
             node = value_at(node, (part,))
             pointer = (*pointer, part)
+        elif part == "[key]" and index == len(location) - 1:
+            return pointer, True, branch
         elif index == len(location) - 1 and not _is_branch(part):
             pointer = (*pointer, part)
         else:

@@ -179,6 +179,7 @@ def test_kinds_of_the_design_that_are_not_built_yet_say_so(kind: str):
     "kind, line, message, hint",
     [
         ("Backup", "spec: {clients: [a], repositories: [b], ‸schedul: x}", "unknown field 'schedul' in spec of Backup 'x'", "did you mean 'schedule'?"),
+        ("Backup", "‸'[key]': x\nspec: {clients: [a], repositories: [b]}", "unknown field '[key]' in Backup 'x'", "the fields here are apiVersion, metadata, kind, spec"),
         ("Backup", "‸spec: {clients: [a]}", "the field 'repositories' is missing in spec of Backup 'x'", ""),
         ("Backup", "spec: {clients: [a], repositories: [b], ‸suspend: yes}", "spec.suspend of Backup 'x' must be true or false, not 'yes'", "write true or false without quotes: in YAML 1.2 yes, no, on and off are text"),
         ("Backup", "spec: {clients: [a], repositories: [b], actions: [‸crate]}", "spec.actions[0] of Backup 'x' must be 'create', 'prune', 'compact' or 'check', not 'crate'", "did you mean 'create'?"),
