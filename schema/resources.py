@@ -30,6 +30,11 @@ from schema.scalars import (
 API_VERSION = "borgmatic.director/v1"
 
 
+def _none() -> list[Any]:
+    """Return what ``list`` would. pydantic asks for a factory's signature, and reads that of ``list`` from its text."""
+    return []
+
+
 class Metadata(Written):
     """Name, labels (selectable) and annotations (free notes, never interpreted)."""
 
@@ -126,7 +131,7 @@ class RepositorySpec(Written):
     encryption: Encryption
     ssh_key_from: FileFrom | None = Field(default=None, description="The private key for ssh:// urls.")
     known_hosts: list[Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$", max_length=2_000)]] = Field(
-        default_factory=list, description="Lines of known_hosts; when given, only these host keys are accepted."
+        default_factory=_none, description="Lines of known_hosts; when given, only these host keys are accepted."
     )
     create: bool = Field(
         default=False,
@@ -200,7 +205,7 @@ class BackupSpec(Written):
     clients: Clients
     repositories: list[Name] = Field(min_length=1)
     schedule: Name | None = Field(default=None, description="Without one, runs only when a person starts it.")
-    profiles: list[Name] = Field(default_factory=list, description="Layers below `borgmatic:`, in order.")
+    profiles: list[Name] = Field(default_factory=_none, description="Layers below `borgmatic:`, in order.")
     borgmatic: Borgmatic = Field(default_factory=dict)
     layering: Layering = Field(default_factory=dict)
     actions: list[Action] = Field(default=["create", "prune", "compact", "check"], min_length=1)
