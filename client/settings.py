@@ -6,7 +6,6 @@ may ask (see ``client.policy``). ``client.cli`` is the only caller.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import socket
@@ -134,6 +133,8 @@ def _message(problem: Any) -> str:
 def _suggestion(problem: Any) -> str:
     if problem["type"] != "extra_forbidden":
         return ""
+    import difflib  # noqa: PLC0415 - only for who has made a mistake
+
     known = _keys_at(ClientSettings, problem["loc"][:-1])
     close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"

@@ -11,6 +11,7 @@ Called by the loader (is this a cron expression?), the client's scheduler and th
 from __future__ import annotations
 
 import re
+import sys
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -20,6 +21,9 @@ from pydantic import AfterValidator, Field
 
 if TYPE_CHECKING:
     from croniter import croniter
+
+# For the time zones of Windows, dateutil (croniter's) loads ctypes before it finds that this is none: 1 MiB less.
+sys.modules.setdefault("dateutil.tz.win", None)  # type: ignore[arg-type]
 
 _ALIASES = {
     "@yearly": "0 0 1 1 *",

@@ -6,7 +6,6 @@ it costs to look at a line grows with the line, not with its square.
 
 from __future__ import annotations
 
-import difflib
 import re
 
 MAX_DIFF = 16_384
@@ -83,6 +82,8 @@ def _hide_in_flow(line: str) -> tuple[str, bool]:
 
 def diff_files(desired: bytes, actual: bytes, *, name: str) -> str:
     """Return a bounded unified diff from the desired to the actual bytes, secrets hidden, fit to be shown as text."""
+    import difflib  # noqa: PLC0415 - seldom is anything edited by hand, and every client would have it in memory
+
     before, after = (
         hide_secret_values(part[:262_144].decode("utf-8", "backslashreplace")).splitlines()
         for part in (desired, actual)

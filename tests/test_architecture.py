@@ -56,7 +56,7 @@ def heavy(modules: set[str], *names: str) -> set[str]:
 def test_a_client_process_loads_nothing_of_the_director():
     modules = loaded_by("import client.cli, client.agent, client.service")
 
-    assert heavy(modules, "reconciler", "web_readonly", "schema.tables", "schema.resources") == set()
+    assert heavy(modules, "reconciler", "web_readonly", "schema.tables") == set()
 
 
 def test_a_client_process_loads_no_library_of_the_director_extra():
@@ -75,6 +75,13 @@ def test_a_client_process_loads_no_library_of_the_director_extra():
         "uvloop",
     )
     assert heavy(modules, *extra) == set()
+
+
+def test_a_client_that_follows_a_schedule_has_in_memory_what_it_needs_alone():
+    modules = loaded_by("import client.cli, client.service, croniter")
+
+    seldom_needed = ("ctypes", "difflib", "rich", "ruamel", "schema.resources", "structlog", "yaml")
+    assert heavy(modules, *seldom_needed) == set()
 
 
 def test_the_dashboard_loads_no_key_no_git_and_no_ssh():
