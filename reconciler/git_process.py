@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import re
 import shlex
+import shutil
 import signal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,6 +29,9 @@ _KEEP_BYTES = 256 * 1024
 
 _SECONDS_TO_END = 2.0
 """How long a process group may take to end by itself before it is killed."""
+
+_SECONDS_ALONE = 2 * _SECONDS_TO_END
+"""How long after its time limit a git is ended whose director was killed, and cannot end it any more."""
 
 _PASSED_ON = (
     "PATH",
@@ -150,6 +155,7 @@ async def run(
     """Run ``git ARGUMENTS`` in ``directory`` and return what it prints, also when it succeeds with complaints.
 
     ``inherit`` are file descriptors that git keeps open: a lock held by one is held until git has really ended.
+    Nothing of it outlives a director that was killed for much longer than the time limit.
 
     Raises:
         GitFailed: git ended with an error.
@@ -157,7 +163,7 @@ async def run(
     """
     try:
         process = await asyncio.create_subprocess_exec(
-            "git",
+            *_bounded("git", path=environment.get("PATH"), seconds=time_limit + _SECONDS_ALONE),
             *arguments,
             cwd=directory,
             env=dict(environment),
@@ -189,6 +195,18 @@ async def run(
         secret = environment.get("DIRECTOR_SOURCE_PASSWORD", "")
         raise GitFailed(errors.replace(secret, "***") if secret else errors)
     return Printed(output, errors)
+
+
+def _bounded(program: str, *, path: str | None, seconds: float) -> list[str]:
+    """Return the command that runs ``program`` and ends it, with all it started, after ``seconds``.
+
+    A server that keeps silent would keep a git whose director was killed for ever, and with the lock that it inherited
+    every later director out.
+    """
+    found, timeout = shutil.which(program, path=path), shutil.which("timeout", path=path)
+    if found is None:
+        raise FileNotFoundError(program)
+    return [timeout, "-k", f"{_SECONDS_TO_END:.0f}", f"{math.ceil(seconds)}", found] if timeout else [found]
 
 
 async def _end(stream: asyncio.StreamReader) -> str:

@@ -26,7 +26,12 @@ ROOT: Final = Path(__file__).parents[2]
 _OURS: Final = tuple(f"{ROOT / name}/" for name in ("client", "reconciler", "schema", "web_readonly"))
 _FILES: Final = {"rename", "replace", "link", "unlink", "remove", "mkdir", "rmdir", "ftruncate", "fsync"}
 _STATEMENTS: Final = {"execute", "executemany", "executescript", "commit", "rollback"}
-_SENDS: Final = {f"{ROOT}/client/dial.py": "send", f"{ROOT}/reconciler/session.py": "send_frame"}
+_CALLS: Final = {
+    f"{ROOT}/client/dial.py": ("send", "a frame"),
+    f"{ROOT}/reconciler/session.py": ("send_frame", "a frame"),
+    f"{ROOT}/reconciler/git_process.py": ("run", "a program"),
+}
+"""Functions of ours that are a step: where what they call is not Python's own, or not seen by its profiler."""
 _FRAMES: Final = 3
 """How many of our functions, from the innermost outwards, name a step."""
 
@@ -38,8 +43,10 @@ def watch(before: Callable[[str], None]) -> None:
         if event == "c_call":
             if is_step(argument):
                 before(f"{argument.__name__} in {_place(frame)}")
-        elif event == "call" and _SENDS.get(frame.f_code.co_filename) == frame.f_code.co_name:
-            before(f"a frame by {_place(frame)}")
+        elif event == "call":
+            name, what = _CALLS.get(frame.f_code.co_filename, ("", ""))
+            if name == frame.f_code.co_name:
+                before(f"{what} by {_place(frame)}")
 
     threading.setprofile(profile)
     sys.setprofile(profile)
