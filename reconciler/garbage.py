@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import gc
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -22,11 +21,10 @@ GROWTH: Final = 1.25
 """So many times the objects of the last look at all of them are worth another: Python's own measure for old ones."""
 
 
-@dataclass(slots=True)
 class _Looked:
     """Of this process, as the collector itself is."""
 
-    objects: int = 0
+    objects = 0
     """How many were left after the last look at all of them."""
 
 
@@ -54,6 +52,20 @@ def left_alone() -> Iterator[None]:
         if was_enabled:
             if gc.get_count()[0] > OBJECTS:
                 _grow_old()
+            gc.enable()
+
+
+@contextmanager
+def never_looked_through() -> Iterator[None]:
+    """Look for none, and take what is there afterwards for old: for what a command does before it ends."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.unfreeze()
+        if was_enabled:
             gc.enable()
 
 

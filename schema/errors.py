@@ -113,17 +113,15 @@ class PolicyDenied(TerminalError):
         self.allow = allow
 
 
-_URL_CREDENTIALS = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]{0,31}://)(?P<user>[^\s/:@]*):(?P<password>[^\s/@]+)@", re.IGNORECASE
-)
-_TOKEN = re.compile(r"\bbd1-(?:token|enroll|viewer)\.[A-Za-z0-9_=.:/-]+")
+# Compiled by re when the first text is scrubbed, and kept there: most commands have none.
+_URL_CREDENTIALS = r"(?i)(?P<scheme>[a-z][a-z0-9+.-]{0,31}://)(?P<user>[^\s/:@]*):(?P<password>[^\s/@]+)@"
+_TOKEN = r"\bbd1-(?:token|enroll|viewer)\.[A-Za-z0-9_=.:/-]+"  # noqa: S105 - a pattern
 
-_ASSIGNED = re.compile(
-    r"(?P<name>passphrase|password|passwd|pgpass|secret|token|(?:api|access|secret|private)[_-]?key)="
+_ASSIGNED = (
+    r"(?i)(?P<name>passphrase|password|passwd|pgpass|secret|token|(?:api|access|secret|private)[_-]?key)="
     # A shell joins what stands together: 'it'"'"'s' is one word.
     r"(?P<value>(?:\"[^\"\n]{0,4096}\"|'[^'\n]{0,4096}')"
-    r"(?:\"[^\"\n]{0,4096}\"|'[^'\n]{0,4096}'|\\[\"'\\]|[^\s\"'&;,)\]}])*+|[\"']?[^\s\"'&;,)\]}]+)",
-    re.IGNORECASE,
+    r"(?:\"[^\"\n]{0,4096}\"|'[^'\n]{0,4096}'|\\[\"'\\]|[^\s\"'&;,)\]}])*+|[\"']?[^\s\"'&;,)\]}]+)"
 )
 """As in ``PGPASSWORD=…`` before a command, ``--password=…`` after it, and ``?token=…``: what hooks and tools print."""
 
@@ -133,6 +131,6 @@ def scrub(text: str) -> str:
 
     The one place where that is done.
     """
-    text = _URL_CREDENTIALS.sub(r"\g<scheme>\g<user>:***@", text)
-    text = _ASSIGNED.sub(r"\g<name>=***", text)
-    return _TOKEN.sub("bd1-token.***", text)
+    text = re.sub(_URL_CREDENTIALS, r"\g<scheme>\g<user>:***@", text)
+    text = re.sub(_ASSIGNED, r"\g<name>=***", text)
+    return re.sub(_TOKEN, "bd1-token.***", text)

@@ -34,9 +34,9 @@ def build_files(files: Files, *, schema_file: Path | None = None) -> Build:
     """Return the build of ``files``, with the problems of reading them first: the server's own code."""
     from dataclasses import replace
 
-    from reconciler.garbage import left_alone
+    from reconciler.garbage import never_looked_through
 
-    with left_alone(), working(f"checking {len(files.files):,} files"):
+    with never_looked_through(), working(f"checking {len(files.files):,} files"):
         from reconciler import borgmatic_schema
         from reconciler.core.build import build
 

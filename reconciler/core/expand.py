@@ -94,11 +94,10 @@ class Effective:
         return Origin(self.backup, LAYER)
 
 
-@dataclass(frozen=True, slots=True)
-class Expansion:
+class Expansion(NamedTuple):
     """Every backup with its layers merged, and for every client the backups that select it, by name."""
 
-    catalogue: Catalogue = field(repr=False)
+    catalogue: Catalogue
     backups: Mapping[str, Effective]
     clients: Mapping[str, tuple[Effective, ...]]
 

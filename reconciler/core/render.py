@@ -8,7 +8,7 @@ references.
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reconciler.core import archives, emit, expand
@@ -67,12 +67,14 @@ class Rendered:
     problems: tuple[Problem, ...]
 
 
-@dataclass(slots=True)
 class Memo:
     """What the clients of one pass share: a backup's own options as text, per state directory, and schedules."""
 
-    bodies: dict[tuple[int, str], str] = field(default_factory=dict)
-    schedules: dict[tuple[int, str], DesiredSchedule] = field(default_factory=dict)
+    __slots__ = ("bodies", "schedules")
+
+    def __init__(self) -> None:
+        self.bodies: dict[tuple[int, str], str] = {}
+        self.schedules: dict[tuple[int, str], DesiredSchedule] = {}
 
 
 def render(client: Located[Client], backups: Sequence[Effective], *, memo: Memo | None = None) -> Rendered:

@@ -201,8 +201,14 @@ class DocumentBuilder:
                 )
         elif event.tag is not None and event.tag != f"{_TAG_PREFIX}str":
             self._refuse_tag(event)
-        self._take_key(frame, text, event)
         self._last = text
+        if text in frame.container:
+            self._take_key(frame, text, event)
+            return
+        # As ``_take_key`` does, which half of all events would otherwise call.
+        mark = event.start_mark
+        self.positions[*frame.pointer, text] = (mark.line + self._first_line, mark.column + 1)
+        frame.key = text
 
     def _take_key(self, frame: _Frame, key: str, event: Event) -> None:
         pointer = (*frame.pointer, key)

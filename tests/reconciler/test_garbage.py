@@ -91,3 +91,11 @@ def test_who_looks_for_no_garbage_at_all_is_left_so() -> None:
     with garbage.left_alone():
         kept = _many()
     assert (gc.isenabled(), len(kept)) == (False, 2 * garbage.OBJECTS)
+
+
+def test_what_a_command_makes_before_it_ends_is_never_looked_through() -> None:
+    with looks() as seen:
+        with garbage.never_looked_through():
+            kept = _many()
+        others = [[number] for number in range(100)]
+    assert (len(kept), len(others), seen, gc.isenabled()) == (2 * garbage.OBJECTS, 100, [], True)
