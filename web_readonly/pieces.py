@@ -14,7 +14,7 @@ from web_readonly import formats
 from web_readonly.links import link
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable, Mapping
     from datetime import datetime
 
     from schema.status import Growth
@@ -63,6 +63,29 @@ def number(count: int) -> Markup:
 def span(seconds: float) -> Markup:
     """Return a length of time, with its seconds."""
     return _html(f'<span class="nowrap" title="{seconds:,.1f} seconds">{formats.span(seconds)}</span>')
+
+
+def revision(name: str, missing: str = "–", known: Container[str] | None = None) -> Markup:
+    """Return a revision, with a link to its page; ``known`` are those that have one, without it all."""
+    if not name:
+        return _html(f'<span class="muted">{text(missing)}</span>')
+    short = text(formats.short(name))
+    if known is not None and name not in known:
+        why = f"{text(name)}: the store knows it no more, so it has no page"
+        return _html(f'<span class="mono" title="{why}">{short}</span>')
+    return _html(f'<a class="mono" href="{text(link("/source", name))}" title="{text(name)}">{short}</a>')
+
+
+def labels(of: Mapping[str, str]) -> Markup:
+    """Return the labels of a client by key, each with a link to all that have it."""
+    if not of:
+        return Markup("")
+    shown = "".join(
+        f'<a class="label" href="{text(link("/clients", query={"label": f"{key}={value}"}))}">'
+        f"{text(key)}={text(value)}</a>"
+        for key, value in sorted(of.items(), key=lambda one: one[0].lower())
+    )
+    return _html(f'<span class="labels">{shown}</span>')
 
 
 # --- Charts -----------------------------------------------------------------------------------------------------------

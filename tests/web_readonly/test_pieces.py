@@ -25,11 +25,14 @@ def test_what_a_stranger_wrote_is_escaped_and_can_be_seen():
         pieces.state(State("bad", HOSTILE, HOSTILE)),
         pieces.time(None, NOW, HOSTILE),
         pieces.size(0, HOSTILE),
+        pieces.revision(HOSTILE),
+        pieces.revision(HOSTILE, known=()),
+        pieces.labels({HOSTILE: HOSTILE}),
         pieces.lane_bars(lane),
         pieces.lane_marks(lane),
     ]
 
-    assert [one.count(SEEN) for one in made] == [2, 1, 1, 1, 2]
+    assert [one.count(SEEN) for one in made] == [2, 1, 1, 1, 1, 2, 1, 2]
     assert [one.count("<b ") + one.count("\u202e") for one in made] == [0] * len(made)
 
 
