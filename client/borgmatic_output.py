@@ -100,6 +100,10 @@ HINTS: tuple[tuple[str, str], ...] = (
         "this is something else, or its making was cut off: look at it and at the Repository's url, or move it away",
     ),
     (
+        r"Repository has no manifest",
+        "its making was cut off, or it is damaged: move it away if it never held an archive, else see `borg check`",
+    ),
+    (
         r"No space left on device|Insufficient free space|Disk quota exceeded|storage quota",
         "make room where the repository, Borg's cache or the client's state directory is, for example by compacting",
     ),

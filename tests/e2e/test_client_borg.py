@@ -290,11 +290,22 @@ async def test_what_is_no_repository_is_never_written_to(one):
     assert [path.name for path in (one.base / "nas").iterdir()] == ["precious"]
 
 
-async def test_a_repository_whose_making_was_cut_off_is_told_as_what_it_is(one):
-    await one.apply()
-    (half,) = map(Path, one.repositories.values())
+def begin_a_repository(half: Path) -> None:
     half.mkdir(parents=True)
     (half / "README").write_text("Borg's first file, and then the power went")
+
+
+def make_a_repository_without_a_manifest(half: Path) -> None:
+    subprocess.run(["borg", "init", "--encryption", "none", str(half)], check=True, capture_output=True, timeout=60)
+    for file in (*half.glob("data/*/*"), *(one for one in half.iterdir() if one.suffix[1:].isdecimal())):
+        file.unlink()
+
+
+@pytest.mark.parametrize("make_half", [begin_a_repository, make_a_repository_without_a_manifest])
+async def test_a_repository_whose_making_was_cut_off_is_told_as_what_it_is(one, make_half):
+    await one.apply()
+    (half,) = map(Path, one.repositories.values())
+    make_half(half)
 
     failed = await one.run()
     half.rename(half.with_name("moved-away"))
