@@ -53,6 +53,7 @@ class Sent(BaseModel):
         validate_by_name=True,
         validate_by_alias=False,
         serialize_by_alias=False,
+        defer_build=True,
     )
 
 

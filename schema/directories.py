@@ -17,7 +17,13 @@ class Written(BaseModel):
     """Base of everything people write: camelCase in YAML, snake_case in Python."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        # Checks are compiled when they are first used: no process uses all, and most are used inside of others.
+        defer_build=True,
     )
 
 

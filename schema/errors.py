@@ -54,7 +54,7 @@ class Severity(StrEnum):
 class ExcerptLine(BaseModel):
     """One line of a file of the source, cut where it is long; values that may be secret are hidden."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     number: int
     text: str
@@ -63,7 +63,7 @@ class ExcerptLine(BaseModel):
 class Problem(BaseModel):
     """One thing wrong in the source, at one place. ``line`` and ``column`` count from 1; 0 is "the whole file"."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     severity: Severity = Severity.ERROR
     code: str

@@ -9,9 +9,7 @@ may compare two builds with ``is`` before it looks inside.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel, ConfigDict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconciler.core import archives, load, render
 from reconciler.core.dependents import Dependents, label_key
@@ -32,10 +30,8 @@ if TYPE_CHECKING:
     from schema.desired import Content
 
 
-class Counts(BaseModel):
+class Counts(NamedTuple):
     """How much there is, for people and metrics."""
-
-    model_config = ConfigDict(frozen=True)
 
     resources: dict[str, int]
     """Kind → number of resources."""
