@@ -25,7 +25,7 @@ class _Looked:
     """Of this process, as the collector itself is."""
 
     objects = 0
-    """How many were left after the last look at all of them."""
+    """How many there were at the last look at all of them."""
 
 
 _looked = _Looked()
@@ -70,14 +70,16 @@ def never_looked_through() -> Iterator[None]:
 
 
 def _grow_old() -> None:
-    """Take all that is there for old, unseen, unless there is much more than after the last look.
+    """Take all that is there for old, unseen, unless there is much more than at the last look.
 
     Else Python would look at all that was made as soon as it may, just when clients answer to what was published.
     Garbage in circles shows as growth: what was made in place of something else is as much as that was.
     """
-    if _age() > GROWTH * _looked.objects:
+    count = _age()
+    if count > GROWTH * _looked.objects:
         gc.collect()
-        _looked.objects = _age()
+        # As many as before it: a look also takes out of sight what can stand in no circle, which is new each time.
+        _looked.objects = count
 
 
 def _age() -> int:

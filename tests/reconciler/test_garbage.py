@@ -65,6 +65,18 @@ def test_what_a_large_pass_makes_is_not_looked_through_afterwards() -> None:
     assert (len(kept), len(others), seen) == (2 * garbage.OBJECTS, 100, [])
 
 
+def test_as_much_as_before_is_not_looked_through_however_often_it_is_made() -> None:
+    kept: list[tuple[int, int]] = []
+    with looks() as seen:
+        for _ in range(5):
+            kept.clear()
+            with garbage.left_alone():
+                # Tuples of numbers: after a look they are in its sight no more, and those made anew are.
+                kept = [(number, number) for number in range(4 * garbage.OBJECTS)]
+    assert len(kept) == 4 * garbage.OBJECTS
+    assert len(seen) <= 1
+
+
 def test_a_circle_of_a_large_pass_is_found_once_there_is_much_more_than_before() -> None:
     with garbage.left_alone():
         circle = weakref.ref(Circle())
