@@ -4,6 +4,8 @@ Called by the loader (is this a cron expression?), the client's scheduler and th
 
 * a local time that is skipped by the clock going forward runs once, at the first moment after the gap;
 * a local time that is repeated by the clock going back runs once, at its first occurrence;
+* where day and weekday are both given, either will do; where one of them begins with ``*``, as in ``*/2``, both must
+  match (crontab(5): a field is restricted when it holds no ``*``);
 * a schedule that fires every hour or oftener follows real elapsed time only as far as its wall-clock fields say, so an
   hourly one does not run twice within a repeated hour.
 """
@@ -188,7 +190,13 @@ def _locals(cron: str, local: datetime) -> croniter[datetime]:
     # 20 ms, a tenth of a `director validate`, and only who has a schedule needs it.
     from croniter import croniter  # noqa: PLC0415
 
-    return croniter(_ALIASES.get(cron, cron), local, ret_type=datetime, max_years_between_matches=_SEARCH_YEARS)
+    return croniter(
+        _ALIASES.get(cron, cron),
+        local,
+        ret_type=datetime,
+        max_years_between_matches=_SEARCH_YEARS,
+        implement_cron_bug=True,  # of days and weekdays, as every cron has it; see above
+    )
 
 
 def _next_of(candidates: croniter[datetime]) -> datetime:

@@ -216,6 +216,24 @@ def test_asking_again_before_it_is_due_gives_the_same_moment(cron: str, zone: st
     assert next_due(cron, time_zone=zone, after=asked) == due
 
 
+@pytest.mark.parametrize(
+    ("cron", "days"),
+    [
+        ("0 2 3 * mon", [2, 3, 9, 16, 23, 30]),  # 2 November 2026 is a Monday
+        ("0 2 */2 * mon", [9, 23]),
+        ("0 2 3,9 * */3", []),  # Sunday, Wednesday, Saturday
+        ("0 2 3,8 * */3", [8]),
+        ("0 2 * * mon", [2, 9, 16, 23, 30]),
+    ],
+)
+def test_a_day_and_a_weekday_are_as_crontab_has_them(cron: str, days: list[int]):
+    begin = datetime(2026, 11, 1, tzinfo=UTC)
+
+    found = due_between(cron, time_zone="UTC", after=begin, until=datetime(2026, 12, 1, tzinfo=UTC))
+
+    assert [moment.day for moment in found] == days
+
+
 def test_the_number_of_moments_given_at_once_is_limited():
     start = datetime(2026, 1, 1, tzinfo=UTC)
 
