@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,10 @@ class StrangersFleet(SteppedFleet):
 
     def says_pending(self, name: str) -> bool:
         return '"pending"' in (self.folder / name / "var/status.json").read_text()
+
+    def has_come_far(self, name: str) -> bool:
+        """Whether it has died, or the step before which it was to die did not come."""
+        return self.has_died(name) or self.says_pending(name)
 
     def check_private(self, name: str) -> None:
         """Nobody else may read anything of a machine, not even right after a kill."""
@@ -117,12 +122,12 @@ def test_a_service_killed_while_it_enrols_does_so_at_its_next_start_and_is_let_i
         fleet.add_machine(name)
         with fleet.before(name, step, count=count):
             fleet.start_enrolling(name, token)
-            until("it is killed", lambda name=name: fleet.has_died(name) or fleet.says_pending(name))
+            until("it is killed", partial(fleet.has_come_far, name))
             reached += fleet.has_died(name)
             fleet.kill(name)
         fleet.check_private(name)
         fleet.start_enrolling(name, token)
-        until("it waits", lambda name=name: fleet.says_pending(name))
+        until("it waits", partial(fleet.says_pending, name))
         fleet.check_enrolled(name)
 
     record_property("steps", f"{reached} of {len(steps)}")
