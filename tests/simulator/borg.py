@@ -111,7 +111,7 @@ class Borg:
         loop = asyncio.get_running_loop()
         client, context = PROCESS.get(), copy_context()
         program = Program(loop, self.process)
-        locks = [os.dup(one) for one in inherited]
+        locks = [client.gives_away(os.dup(one)) for one in inherited]
         closed: asyncio.Future[None] = loop.create_future()
 
         def say(data: bytes) -> None:

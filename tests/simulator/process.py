@@ -134,6 +134,11 @@ class Process:
         status = os.fstat(descriptor)
         self._locks[descriptor] = (status.st_dev, status.st_ino)
 
+    def gives_away(self, descriptor: int) -> int:
+        """Forget a descriptor that a child has inherited: it may have the number of one that we closed."""
+        self._locks.pop(descriptor, None)
+        return descriptor
+
     def opened(self, database: sqlite3.Connection) -> None:
         """Remember a database of ours. It is only being opened, and told of a full disk before its next work."""
         self._databases.append(database)
