@@ -107,6 +107,8 @@ class Reconciler:
         self._stored = stored
         self._cache = BuildCache()
         self._published: Build | None = None
+        self._has_written = False
+        """Whether the store's rows are those of ``_published``: a former life may have died before it said so."""
         self._approved: Mapping[str, str] | None = None
         self._judged: tuple[str, Result] | None = None
         self._judge_anew = False
@@ -323,7 +325,7 @@ class Reconciler:
         issued = self._ledger.due(built, revision=head, now=now, names=this.touched)
         change = await asyncio.to_thread(
             issue.rows,
-            before,
+            before if self._has_written else None,
             built,
             names=this.touched,
             stored_clients=self._stored[0],
@@ -339,7 +341,7 @@ class Reconciler:
             removed_definitions=change.removed_definitions,
             at=now,
         )
-        self._published = built
+        self._published, self._has_written = built, True
         self._ledger.enter(issued)
         await self._gateway.publish(issued)
         unchanged = head == self._status.revision

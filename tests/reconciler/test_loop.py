@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -408,6 +410,25 @@ async def test_a_restarted_director_issues_nothing_anew_and_still_weighs(world: 
     assert await world.store.issued_all() == before
     world.git.commit(files=backup("files", "web-1"))
     assert (await (await world.start()).reconcile()).reason == "MassChangeHeld"
+
+
+async def test_what_a_director_wrote_before_it_died_is_put_right_by_the_next(world: World) -> None:
+    def labels() -> list[tuple[str]]:
+        with closing(sqlite3.connect(world.folder / "store.sqlite")) as sql:
+            return sql.execute("SELECT labels FROM clients WHERE name = 'web-2'").fetchall()
+
+    world.commit_four()
+    await (await world.start()).reconcile()
+    former, as_it_was = await world.store.source(), labels()
+    world.git.commit(clients="---\n".join(client(name).replace("{name:", "{labels: {a: b}, name:") for name in KEYS))
+    await (await world.start()).reconcile()
+    assert labels() != as_it_was
+    await world.store.set_source(former)  # so it is when the director dies between the two transactions
+
+    world.commit_four()
+    await (await world.start()).reconcile()
+
+    assert labels() == as_it_was
 
 
 async def test_what_was_removed_while_the_director_was_down_is_forgotten(world: World) -> None:
