@@ -91,6 +91,9 @@ _FIELDS = (
     _Field("weekday", 0, 7, words=_WEEKDAYS, special=re.compile(r"[0-7]#[1-5]|l[0-7]|\?")),  # 5#2: the second Friday
 )
 
+_COUNTED = re.compile(r"[#lL]")
+"""In a weekday: one of a month, counted. croniter then takes a day beside it in a way of its own."""
+
 
 def check_cron(text: str) -> str:
     """Return ``text`` when it is a five-field cron expression (or an alias such as ``@daily``) that fires some day.
@@ -112,6 +115,11 @@ def check_cron(text: str) -> str:
         except ValueError as error:
             hint = "; for a time of its own on each client use jitter" if value[:1] in {"H", "R", "h", "r"} else ""
             raise ValueError(f"{text!r} is not a cron expression: {error}{hint}") from None
+    if _COUNTED.search(fields[4]) and fields[2] not in {"*", "?"}:
+        raise ValueError(
+            f"{text!r} is not a cron expression: beside {fields[4]!r} as the weekday, the day can only be *; for both, "
+            "write two schedules"
+        )
     from croniter import CroniterBadDateError, CroniterError  # noqa: PLC0415 - see `_locals`
 
     try:

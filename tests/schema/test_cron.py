@@ -73,6 +73,8 @@ def test_a_cron_expression_is_kept_as_it_was_written(text: str):
         ("0 23-23 * * *", "'23-23' in the hour field: the range begins where it ends; write 23"),
         ("0 0 * * mon-1", "'mon-1' in the weekday field: the range begins where it ends; write mon"),
         ("15-9/2 * * * *", "'15-9/2' in the minute field: a step needs a range that rises; write 15-59/2,0-9/2"),
+        ("5 4 2 * 5#1", "beside '5#1' as the weekday, the day can only be *"),
+        ("5 4 */2 * l5", "beside 'l5' as the weekday, the day can only be *"),
         ("0 0 * * fri-mon/2", "a step needs a range that rises; write fri-7/2,0-mon/2"),
         ("H * * * *", "for a time of its own on each client use jitter"),
         ("R(0-5) * * * *", "for a time of its own on each client use jitter"),
