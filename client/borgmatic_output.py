@@ -364,6 +364,12 @@ def statistics(values: Iterable[Any], *, names: dict[str, str]) -> dict[str, Rep
     return found
 
 
+def is_missing(message: str, url: str) -> bool:
+    """Whether ``message`` says that there is no repository at ``url``."""
+    match = _MISSING_REPOSITORY.search(message)
+    return match is not None and match["url"] == url
+
+
 def repository_size(value: dict[str, Any]) -> int:
     """Return the deduplicated, compressed size of a repository in one entry of borgmatic's JSON; 0 when unknown."""
     return _size(_mapping(_mapping(value.get("cache")).get("stats")).get("unique_csize"))

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from client import borgmatic, policy
+from client import borgmatic, borgmatic_output, policy, readiness
 from client.inventory import Inventories
+from client.known_repositories import KnownRepositories
 from client.state import StateDirectory, check_ownership
 from client.turns import Turns
 from schema.errors import DirectorError, TerminalError
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from client.borgmatic import Start
     from client.clock import Clock
     from client.settings import ClientSettings
-    from schema.desired import DesiredState
+    from schema.desired import DesiredState, Job
+    from schema.observed import ArchivesSeen
 
 _SECONDS = 20.0
 _EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
@@ -286,11 +288,12 @@ async def _repositories(settings: ClientSettings, state: DesiredState, clock: Cl
         turns=Turns(state_directory=Path(settings.state_directory), clock=clock),
         pass_on=settings.policy.environment,
     )
+    known = KnownRepositories(Path(settings.state_directory))
     for job in state.content.jobs:
         for seen in await inventories.inventory(job, clock.now()):
             name = f"{job.backup} in {seen.repository}"
             if not seen.available:
-                yield Finding(name, Level.ERROR, seen.message, "")
+                yield await _away(name, job, seen, known)
             elif not seen.archives:
                 yield Finding(name, Level.WARNING, "there is no archive yet", f"director-client once {job.backup}")
             else:
@@ -301,3 +304,18 @@ async def _repositories(settings: ClientSettings, state: DesiredState, clock: Cl
                 yield Finding(
                     name, level, f"{seen.count} archives, the newest {format_duration(max(age, 0))} old{promise}"
                 )
+
+
+async def _away(name: str, job: Job, seen: ArchivesSeen, known: KnownRepositories) -> Finding:
+    """Say of a repository that cannot be read what the next run would: lost, still to be made, or why not."""
+    repository = next(one for one in job.repositories if one.name == seen.repository)
+    looked = await readiness.look_at(repository)
+    if looked.failure is not None:
+        return Finding(name, Level.ERROR, looked.failure.error, looked.failure.hint)
+    if not looked.absent and not (repository.create and borgmatic_output.is_missing(seen.message, repository.url)):
+        return Finding(name, Level.ERROR, seen.message, "")
+    before = known.find(repository.url)
+    if before is None:
+        return Finding(name, Level.WARNING, "the first run makes the repository", f"director-client once {job.backup}")
+    lost = readiness.gone(repository, before)
+    return Finding(name, Level.ERROR, lost.error, lost.hint)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from client import doctor
 from client.doctor import Finding, Level
+from client.known_repositories import KnownRepositories, KnownRepository
 from client.policy import Policy
 from client.settings import ClientSettings
 from client.state import Enrolment, StateDirectory
 from schema.desired import ssh_command
 from schema.envelope import DirectorIdentity
+from schema.observed import ArchivesSeen
 from tests.client import machine
 from tests.client.test_apply import apply
 from tests.client.virtual_clock import VirtualClock
@@ -116,6 +119,48 @@ async def test_a_repository_that_cannot_be_read_is_found(tmp_path):
     found = await examine(settings(tmp_path, "babbles"), state)
 
     assert found["web in nas"].level is Level.ERROR
+
+
+async def test_a_repository_that_the_first_run_makes_is_no_error(tmp_path):
+    url = str(tmp_path / "nas")
+    files = {"web": machine.config(repository=url)}
+    state = machine.state(tmp_path, files=files, jobs=(machine.job(url=url, create=True),))
+    await apply(tmp_path, state)
+
+    found = (await examine(settings(tmp_path, "babbles"), state))["web in nas"]
+
+    assert (found.level, found.message) == (Level.WARNING, "the first run makes the repository")
+    assert found.hint == "director-client once web"
+
+
+async def test_a_repository_that_is_gone_is_an_error_that_says_how_to_begin_anew(tmp_path):
+    url = str(tmp_path / "nas")
+    files = {"web": machine.config(repository=url)}
+    state = machine.state(tmp_path, files=files, jobs=(machine.job(url=url, create=True),))
+    await apply(tmp_path, state)
+    known = KnownRepositories(tmp_path / "var")
+    known.note(KnownRepository(url=url, name="nas", since=datetime(2026, 11, 1, tzinfo=UTC)))
+
+    found = (await examine(settings(tmp_path, "babbles"), state))["web in nas"]
+
+    assert found.level is Level.ERROR
+    assert found.message.startswith("repository 'nas' is gone: this machine has backed up into it since 2026-11-01")
+    assert found.hint.endswith("director-client forget-repository nas")
+
+
+@pytest.mark.parametrize(
+    "message, level",
+    [("Repository ssh://nas/./web does not exist.", Level.WARNING), ("Connection closed by remote host", Level.ERROR)],
+)
+async def test_a_remote_repository_is_to_be_made_only_where_borg_said_that_there_is_none(tmp_path, message, level):
+    job = machine.job(url="ssh://nas/./web", create=True)
+    seen = ArchivesSeen(
+        at=VirtualClock().now(), backup="web", repository="nas", url="ssh://nas/./web", available=False, message=message
+    )
+
+    found = await doctor._away("web in nas", job, seen, KnownRepositories(tmp_path))
+
+    assert found.level is level
 
 
 async def test_a_policy_that_lets_backups_go_anywhere_is_worth_a_word(tmp_path):
