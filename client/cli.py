@@ -23,8 +23,8 @@ from client.printing import (
     print_findings,
     print_finished,
     print_status,
-    printable,
 )
+from client.terminal import printable
 from schema.errors import DirectorError
 
 if TYPE_CHECKING:

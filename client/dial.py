@@ -23,12 +23,14 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 from websockets.protocol import State
 
 from schema.errors import TerminalError, TransientError, TrustError
-from schema.wire import HANDSHAKE_SECONDS, HEARTBEAT_SECONDS, MAX_DIRECTOR_FRAME, PATH
+from schema.wire import HANDSHAKE_SECONDS, HEARTBEAT_SECONDS, MAX_CLIENT_FRAME, MAX_DIRECTOR_FRAME, PATH
 
 PONG_SECONDS = HEARTBEAT_SECONDS / 2
 CLOSING_SECONDS = 2.0
 MOST_WAITING_FRAMES = 4
 """Beyond, nothing more is read until they are taken."""
+MOST_UNSENT = 4 * MAX_CLIENT_FRAME
+"""Bytes that may wait for who takes nothing: a pull, progress and reports, each as large as a frame, fit."""
 SECOND_ADDRESS_SECONDS = 0.25
 """How long the first address of a host is tried before the next one is tried as well (RFC 8305)."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -203,9 +205,15 @@ class _Line(ClientConnection):
         self.heard = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
+        """Hang up on who is no WebSocket, and on who asks and takes no answer.
+
+        The library would hear the former to the end. It answers every ping of the latter, and keeps what is not taken.
+        """
         if self.state is State.OPEN:
             self.heard = self.loop.time()
         super().data_received(data)
+        if self.protocol.handshake_exc is not None or self.transport.get_write_buffer_size() > MOST_UNSENT:
+            self.transport.abort()
 
 
 class _WebSocket:

@@ -92,12 +92,17 @@ _write = _json_lines(logging.INFO)
 def _configure_structlog(threshold: int) -> None:
     import structlog  # noqa: PLC0415
 
+    from client.terminal import printable_lines  # noqa: PLC0415
+
+    def printed(event: Any) -> Any:
+        return {key: printable_lines(value) if isinstance(value, str) else value for key, value in event.items()}
+
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            lambda _logger, _method, event: _scrubbed(event),
+            lambda _logger, _method, event: printed(_scrubbed(event)),
             structlog.dev.ConsoleRenderer(
                 colors="NO_COLOR" not in os.environ, exception_formatter=structlog.dev.plain_traceback
             ),

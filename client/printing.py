@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from client.terminal import printable, printable_lines
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -21,9 +23,10 @@ SUCCESS = {"succeeded", "warned"}
 
 def print_error(message: str, hint: str) -> None:
     """Print an error, and what to do about it, where errors go."""
-    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True, color=colour(sys.stderr))
+    error = click.style("error: ", fg="red", bold=True) + printable_lines(message)
+    click.echo(error, err=True, color=colour(sys.stderr))
     if hint:
-        click.echo(click.style("hint: ", fg="cyan") + hint, err=True, color=colour(sys.stderr))
+        click.echo(click.style("hint: ", fg="cyan") + printable_lines(hint), err=True, color=colour(sys.stderr))
 
 
 def colour(stream: Any) -> bool:
@@ -80,16 +83,11 @@ def print_finished(finished: RunFinished) -> None:
     click.echo(f"{finished.backup}: {outcome}", color=colour(sys.stdout))
     for one in finished.statistics:
         click.echo(
-            f"  {one.repository}: {one.archive}  {one.files} files, {size_text(one.original_size)}, "
+            f"  {one.repository}: {printable(one.archive)}  {one.files} files, {size_text(one.original_size)}, "
             f"{size_text(one.deduplicated_size)} new"
         )
     if finished.error:
         print_error(finished.error, finished.hint)
-
-
-def printable(text: str) -> str:
-    """Return ``text`` without control characters: a file's name must not steer a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text.replace("\n", " "))
 
 
 def size_text(number: int) -> str:
