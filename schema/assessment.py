@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from schema.errors import Severity
 from schema.observed import DriftKind, Outcome
 from schema.scalars import format_duration
-from schema.status import Attention, Condition, ConditionType, Following
+from schema.status import Attention, Condition, ConditionType, Following, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -264,6 +264,8 @@ def backup_attention(backup: BackupStatus, condition: Condition) -> Attention | 
 def client_attention(client: ClientStatus) -> list[Attention]:
     """Return what a client needs: a refusal, an expired desired state, drift, or somebody to look why it is away."""
     subject, link = f"client/{client.name}", f"/clients/{client.name}"
+    if client.phase is Phase.REVOKED:
+        return [_revoked(subject, link)] if client.in_source else []
     found = []
     if client.following is Following.REFUSED and client.refusal is not None:
         found.append(
@@ -306,6 +308,17 @@ def client_attention(client: ClientStatus) -> list[Attention]:
             )
         )
     return found
+
+
+def _revoked(subject: str, link: str) -> Attention:
+    """Return what a shut-out client needs: nothing of its machine, which may be lost or stolen, but a commit."""
+    return Attention(
+        level="warning",
+        subject=subject,
+        message="its key is revoked, and still stands in Git",
+        fix="remove its Client from Git, or put the key of its successor there",
+        link=link,
+    )
 
 
 def _drift_fix(client: str, drift: Drift) -> str:

@@ -236,6 +236,18 @@ def test_a_client_says_what_it_refuses_and_how_it_differs():
     assert assessment.client_attention(quiet) == []
 
 
+def test_a_revoked_client_is_nagged_about_only_while_it_stands_in_git():
+    client = ClientStatus(name="web-1", phase=Phase.REVOKED, following=Following.CURRENT, last_seen=ago(5))
+
+    [found] = assessment.client_attention(client)
+
+    assert (found.message, found.fix) == (
+        "its key is revoked, and still stands in Git",
+        "remove its Client from Git, or put the key of its successor there",
+    )
+    assert assessment.client_attention(client.model_copy(update={"in_source": False})) == []
+
+
 def test_a_waiting_client_says_how_to_let_it_in_or_why_not():
     waiting = PendingClient(name="web-1", public_key="k", fingerprint="SHA256:x", first_seen=NOW, last_seen=NOW)
 
