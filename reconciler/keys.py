@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pwd
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -28,14 +29,21 @@ def prepare_directory(directory: Path) -> None:
         ) from None
     if status.st_uid not in {0, os.geteuid()}:
         raise TerminalError(
-            f"the state directory {directory} belongs to another user",
-            hint=f"run the director as that user, or chown -R {os.geteuid()} {directory}",
+            f"the state directory {directory} belongs to another user: {(owner := _name_of(status.st_uid))}",
+            hint=f"run the director as {owner}, or chown -R {os.geteuid()} {directory}",
         )
     if status.st_mode & 0o022:
         raise TerminalError(
             f"other users may write to the state directory {directory}",
             hint=f"chmod 0700 {directory}, and look who changed it",
         )
+
+
+def _name_of(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
 
 
 @contextlib.contextmanager

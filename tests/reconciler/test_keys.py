@@ -32,8 +32,9 @@ def test_a_directory_that_others_can_write_is_refused(tmp_path: Path, bits: int)
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
 def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path, 54_321, 54_321)
-    with pytest.raises(TerminalError, match="belongs to another user"):
+    with pytest.raises(TerminalError, match="belongs to another user: 54321") as refused:
         prepare_directory(tmp_path)
+    assert refused.value.hint == f"run the director as 54321, or chown -R 0 {tmp_path}"
 
 
 def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
