@@ -30,7 +30,7 @@ def token() -> None:
 @output_option
 @with_remote
 def token_create(remote: Remote, uses: int, lifetime: str, note: str, output: str) -> None:
-    """Print one string that enrols a client: `director-client enroll STRING` on the machine."""
+    """Print one string that enrols a client: `director-client enroll -` on the machine, and paste it there."""
     from schema.scalars import parse_duration
 
     try:
@@ -46,7 +46,7 @@ def token_create(remote: Remote, uses: int, lifetime: str, note: str, output: st
         f"good for {uses} {'client' if uses == 1 else 'clients'}, until {made['expires'][:16]}Z; on the machine:",
         err=True,
     )
-    click.echo("  director-client enroll STRING", err=True)
+    click.echo("  director-client enroll -        (and paste the string)", err=True)
 
 
 @token.command("list", epilog=examples("director token list -o json"))

@@ -138,11 +138,20 @@ def backups(remote: Remote, client: str, backup: str, output: str) -> None:
         ("NEWEST ARCHIVE", _newest),
         ("OBJECTIVE", text_of("rpo")),
         ("LAST RUN", lambda row: (row["lastRun"] or {}).get("outcome") or ""),
-        ("NEXT", lambda row: ago(moment(row, "nextDue")) if row["nextDue"] else "by hand"),
+        ("NEXT", _next),
     ]
     print_rows(rows, columns, output, empty="no backups yet: commit one")
     if any(_condition(row, "Protected").get("status") == "False" for row in rows):
         raise Failed("")
+
+
+def _next(row: Row) -> str:
+    """Return when the backup runs next; nothing when its client has not said."""
+    if row["suspended"]:
+        return "suspended"
+    if row["nextDue"]:
+        return ago(moment(row, "nextDue"))
+    return "" if row["cron"] else "by hand"
 
 
 def _newest(row: Row) -> str:
