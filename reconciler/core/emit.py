@@ -57,8 +57,15 @@ def _string(text: str) -> str:
     return re.sub(_UNPRINTABLE, lambda match: f"\\u{ord(match[0]):04x}", quoted)
 
 
-_key = lru_cache(maxsize=1_024)(_string)
-"""Keys are borgmatic's options, the same few in every file."""
+_LONGEST_PLAIN_KEY: Final = 1_000
+"""YAML takes what is longer than 1,024 characters for a key only behind a question mark."""
+_LONGEST_KEPT: Final = 64
+_kept: Final = lru_cache(maxsize=1_024)(_string)
+"""Keys are borgmatic's options, the same few in every file. Others are kept by nobody: one may have a mebibyte."""
+
+
+def _key(text: str) -> str:
+    return _kept(text) if len(text) <= _LONGEST_KEPT else _string(text)
 
 
 def _float(value: float) -> str:
@@ -76,7 +83,12 @@ def _float(value: float) -> str:
 def _mapping(lines: list[str], mapping: Mapping[str, JsonValue], indent: int) -> None:
     margin = " " * indent
     for key, value in mapping.items():
-        _value(lines, f"{margin}{_key(key)}:", value, indent)
+        written = _key(key)
+        if len(written) <= _LONGEST_PLAIN_KEY:
+            _value(lines, f"{margin}{written}:", value, indent)
+        else:
+            lines.append(f"{margin}? {written}")
+            _value(lines, f"{margin}:", value, indent)
 
 
 def _sequence(lines: list[str], items: Sequence[JsonValue], indent: int) -> None:

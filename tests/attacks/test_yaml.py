@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
+from pydantic import JsonValue
 
 from client.policy_file import read_options
+from reconciler.core import emit
 from reconciler.core.yaml_reader import read
 from schema.desired import ManagedFile
 from schema.errors import Severity
@@ -95,3 +98,36 @@ def test_a_sound_file_beside_the_others_is_built():
 @pytest.mark.parametrize("data", POISON.values(), ids=POISON.keys())
 def test_a_poisoned_file_that_is_signed_is_refused_by_a_client(data):
     assert refused_by_a_client(data)
+
+
+# --- Names without end ---
+
+
+def names(number: int) -> dict[str, JsonValue]:
+    """Return options with a name of a quarter of a mebibyte, another one for each number."""
+    return {"constants": {f"{number}{'k' * 262_144}": "x"}}
+
+
+def test_long_names_of_pushes_long_gone_stay_in_no_memory():
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            emit.document(names(number))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept < 4 * 1024 * 1024
+
+
+@pytest.mark.parametrize("value", ["x", "two\nlines\n", {}, {"a": [1]}, [], [{"b": 1}]])
+@pytest.mark.parametrize("character", ["k", "<", "\x01", "é", "\u2028"])
+@pytest.mark.parametrize("length", [170, 1_000, 1_025, 50_000])
+def test_a_long_name_is_written_like_any_other(length, character, value):
+    name = length * character
+    options = {"constants": {name: value, "between": 1}, "hooks": [{name: value, "after": 2}]}
+
+    found = read(emit.document(options).encode(), path="a.yaml")
+
+    assert [one.content for one in found.documents] == [options]
+    assert found.problems == ()
