@@ -149,7 +149,7 @@ def build_agent(
     if parts.enrolment is None:
         raise TerminalError(
             "this client is not enrolled",
-            hint="on the director: director token create; then here: director-client enroll STRING",
+            hint="on the director: director token create; then here: director-client enroll -",
         )
     # Before the outbox is opened: two agents would send one outbox twice.
     parts.directory.lock()

@@ -96,12 +96,13 @@ def main(context: click.Context, config: Path | None) -> None:
 
 
 @main.command(
+    short_help="Enrol this machine with a director.",
     epilog="""\b
 Examples:
   director-client enroll -                         read the string from standard input (or paste it)
   director-client enroll bd1-enroll.eyJ1cm…        where others cannot see the process list
   BORGMATIC_DIRECTOR_ENROLMENT=bd1-… director-client enroll
-"""
+""",
 )
 @click.argument("string", required=False, default="")
 @click.option("--name", help="What this machine would like to be called. [default: its host name]")
@@ -156,11 +157,12 @@ def _enrolment_string(argument: str) -> str:
 
 
 @main.command(
+    short_help="Run the service.",
     epilog="""\b
 Examples:
   director-client run                              in the foreground; Ctrl-C ends it in good order
   systemctl enable --now director-client           as a service (examples/systemd/)
-"""
+""",
 )
 @click.pass_obj
 @say_errors
@@ -219,11 +221,12 @@ def once(context: _Context, backup: str) -> int:
 
 
 @main.command(
+    short_help="Show what this machine follows and does.",
     epilog="""\b
 Examples:
   director-client status
   director-client status -o json | jq .connection
-"""
+""",
 )
 @output_option
 @click.pass_obj
@@ -264,11 +267,12 @@ def fingerprint(context: _Context, output: str) -> int:
 
 
 @main.command(
+    short_help="Find what could keep backups from working.",
     epilog="""\b
 Examples:
   director-client doctor
   director-client doctor -o json
-"""
+""",
 )
 @output_option
 @click.pass_obj
@@ -294,11 +298,12 @@ def doctor(context: _Context, output: str) -> int:
 
 
 @main.command(
+    short_help="Let a REPOSITORY that is gone be made anew.",
     epilog="""\b
 Examples:
   director-client forget-repository                which repositories does this machine know?
   director-client forget-repository nas            'nas' is gone for good: the next run may make a new one
-"""
+""",
 )
 @click.argument("repository", required=False, default="")
 @click.pass_obj

@@ -170,7 +170,7 @@ def _identity(settings: ClientSettings) -> Iterator[Finding]:
     try:
         status = key.stat()
     except OSError:
-        yield Finding("identity", Level.ERROR, f"this machine has no key yet ({key})", "director-client enroll STRING")
+        yield Finding("identity", Level.ERROR, f"this machine has no key yet ({key})", "director-client enroll -")
         return
     if stat.S_IMODE(status.st_mode) & 0o077:
         yield Finding("identity", Level.ERROR, f"{key} can be read by others", f"chmod 600 {key}")
@@ -182,7 +182,7 @@ def _identity(settings: ClientSettings) -> Iterator[Finding]:
         yield Finding("enrolment", Level.ERROR, error.message, error.hint)
         return
     if enrolment is None:
-        yield Finding("enrolment", Level.ERROR, "this machine follows no director", "director-client enroll STRING")
+        yield Finding("enrolment", Level.ERROR, "this machine follows no director", "director-client enroll -")
     else:
         yield Finding("enrolment", Level.OK, f"follows {enrolment.url}")
 

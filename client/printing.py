@@ -91,13 +91,13 @@ def print_finished(finished: RunFinished) -> None:
 
 
 def size_text(number: int) -> str:
-    """Return a size in bytes as people read it."""
+    """Return a size as Borg and the director print it, in powers of 1000."""
     size = float(number)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
+        size /= 1000
+    return f"{size:.1f} TB"
 
 
 def print_status(found: Any) -> None:
@@ -106,10 +106,10 @@ def print_status(found: Any) -> None:
         ("client", f"{found.name}  {found.fingerprint}"),
         ("director", found.director or "not enrolled: director-client enroll -"),
         ("service", "running" if found.running else "not running"),
-        ("connection", " ".join(filter(None, (found.connection, found.reason)))),
+        ("connection", ": ".join(filter(None, (found.connection, found.reason)))),
         ("revision", f"{found.revision[:12]} (generation {found.generation})" if found.revision else "none yet"),
         ("refused", found.refusal),
-        ("allow it", found.refusal_hint),
+        ("hint", found.refusal_hint),
         ("hint", found.hint),
     ]
     for title, text in rows:

@@ -20,6 +20,7 @@ def token() -> None:
 
 @token.command(
     "create",
+    short_help="Print a string that enrols clients.",
     epilog=examples("director token create", "director token create --uses 20 --lifetime 7d --note 'web fleet'"),
 )
 @click.option(
@@ -101,7 +102,11 @@ def clients_list(remote: Remote, locked: bool, output: str) -> None:
     print_rows(remote.read("clients"), columns, output, empty="no clients yet: commit one, or enrol one")
 
 
-@clients.command("pending", epilog=examples("director clients pending"))
+@clients.command(
+    "pending",
+    short_help="Show keys that wait to be approved.",
+    epilog=examples("director clients pending"),
+)
 @output_option
 @with_remote
 def clients_pending(remote: Remote, output: str) -> None:
@@ -142,7 +147,11 @@ def snippet(row: Row) -> str:
     return "\n".join(lines)
 
 
-@clients.command("approve", epilog=examples("director clients approve SHA256:…", "director clients approve web-1"))
+@clients.command(
+    "approve",
+    short_help="Approve a pending CLIENT without a commit.",
+    epilog=examples("director clients approve SHA256:…", "director clients approve web-1"),
+)
 @click.argument("client")
 @click.option("--name", help="Approve it under this name instead of the one it asked for.")
 @with_remote
@@ -152,7 +161,11 @@ def clients_approve(remote: Remote, client: str, name: str | None) -> None:
     click.echo(f"approved {done['fingerprint']} as '{done['approved']}'")
 
 
-@clients.command("revoke", epilog=examples("director clients revoke web-1"))
+@clients.command(
+    "revoke",
+    short_help="Shut out a CLIENT's key for good, at once.",
+    epilog=examples("director clients revoke web-1"),
+)
 @click.argument("client")
 @with_remote
 def clients_revoke(remote: Remote, client: str) -> None:

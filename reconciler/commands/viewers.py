@@ -91,7 +91,11 @@ def viewer_list(output: str, config: Path | None, state_directory: Path | None) 
     print_rows(rows, columns, output, empty="no viewers: make a token with `director viewer create --note WHOM`")
 
 
-@viewer.command("revoke", epilog=examples("director viewer revoke 5d41402abc4b"))
+@viewer.command(
+    "revoke",
+    short_help="Make a token and its logins worthless at once.",
+    epilog=examples("director viewer revoke 5d41402abc4b"),
+)
 @click.argument("identifier")
 @config_options
 @friendly
@@ -105,6 +109,7 @@ def viewer_revoke(identifier: str, config: Path | None, state_directory: Path | 
 
 @viewer.command(
     "password",
+    short_help="Print the line that lets NAME log in by password.",
     epilog=examples("director viewer password ann", "openssl rand -base64 24 | director viewer password prometheus"),
 )
 @click.argument("name")

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from client.cli import main
 from client.known_repositories import KnownRepositories, KnownRepository
+from client.printing import size_text
 from client.settings import read_settings
 from client.state import StateDirectory
 from schema.desired import Content, ManagedFile
@@ -255,3 +256,14 @@ def test_completion_is_printed(settings, shell):
 
     assert result.exit_code == 0
     assert "_DIRECTOR_CLIENT_COMPLETE" in result.stdout
+
+
+def test_what_a_command_does_is_never_cut_off_in_the_overview():
+    shown = CliRunner().invoke(main, ["--help"], terminal_width=80).output
+
+    assert [line for line in shown.splitlines() if line.startswith("  ") and line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("size, shown", [(999, "999 B"), (1_996_000, "2.0 MB"), (3_000_000_000_000, "3.0 TB")])
+def test_sizes_are_those_that_the_director_and_borg_print(size, shown):
+    assert size_text(size) == shown

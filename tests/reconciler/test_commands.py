@@ -103,6 +103,11 @@ def test_the_overview_lists_every_command_once_and_none_is_cut_off() -> None:
     assert "..." not in overview.partition("Options:")[2]
 
 
+@pytest.mark.parametrize("group", ["clients", "token", "viewer"])
+def test_the_overview_of_a_group_cuts_no_command_off(group: str) -> None:
+    assert "..." not in director(group, "--help").output.partition("Options:")[2]
+
+
 def test_a_misspelt_command_is_recognised_whichever_module_has_it() -> None:
     for wrong, meant in (("valdate", "validate"), ("reconcil", "reconcile"), ("viewr", "viewer")):
         assert f"Did you mean '{meant}'?" in director(wrong).output
