@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import pty
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +16,9 @@ import pytest
 from client import dial
 from client.printing import print_error
 from client.settings import check_url
-from schema.errors import TransientError
+from schema.errors import TransientError, TrustError
 from schema.wire import MAX_CLIENT_FRAME, MAX_DIRECTOR_FRAME
+from tests.client.director_stub import DirectorStub
 from tests.client.peer import CONTINUATION, PING, PONG, TEXT, Caller, listening
 
 ROOT = Path(__file__).parents[2]
@@ -165,6 +168,66 @@ def test_an_address_with_credentials_is_none_of_a_director(url):
 @pytest.mark.parametrize("url", ["wss://director", "wss://director:8443/behind/a/proxy", "ws://127.0.0.1:8440"])
 def test_an_address_without_credentials_may_be_one_of_a_director(url):
     assert check_url(url) == url
+
+
+# --- Under another's certificate ---
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Return the director's certificate and its key, in files."""
+    return certificate(tmp_path_factory.mktemp("director"), "localhost")
+
+
+def certificate(folder: Path, host: str) -> tuple[Path, Path]:
+    """Make a certificate that vouches for itself; return it and its key, in files."""
+    shown, key = folder / "certificate.pem", folder / "key.pem"
+    words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    names = ["-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}"]
+    subprocess.run(["openssl", *words, *names, "-out", shown, "-keyout", key], check=True, capture_output=True)
+    return shown, key
+
+
+async def test_the_pinned_certificate_behind_ones_own_is_not_ones_own(pair, tmp_path):
+    shown, key = certificate(tmp_path, "localhost")
+    shown.write_text(shown.read_text() + pair[0].read_text())
+
+    async with DirectorStub(certificate=(shown, key)) as director:
+        with pytest.raises(TrustError, match="another certificate than the pinned one"):
+            await dial.WebSocketDialer(director.url, certificate=digest(pair[0]))()
+
+    assert director.sessions == 0
+
+
+async def test_the_pinned_certificate_before_others_is_the_pinned_one(pair, tmp_path):
+    other, _ = certificate(tmp_path, "localhost")
+    chain = tmp_path / "chain.pem"
+    chain.write_text(pair[0].read_text() + other.read_text())
+
+    async with DirectorStub(certificate=(chain, pair[1])) as director:
+        socket = await dial.WebSocketDialer(director.url, certificate=digest(pair[0]))()
+        assert socket.channel == digest(pair[0])
+        await socket.close()
+
+
+def digest(shown: Path) -> str:
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(shown.read_text())).hexdigest()
+
+
+async def test_the_certificate_of_another_host_is_refused_whoever_vouches_for_it(tmp_path):
+    elsewhere = certificate(tmp_path, "elsewhere.example")
+
+    async with DirectorStub(certificate=elsewhere) as director:
+        with pytest.raises(TransientError, match="certificate"):
+            await dial.WebSocketDialer(director.url, ca_file=str(elsewhere[0]))()
+
+    assert director.sessions == 0
+
+
+async def test_the_certificate_of_the_host_is_accepted_when_somebody_vouches_for_it(pair):
+    async with DirectorStub(certificate=pair) as director:
+        await (await dial.WebSocketDialer(director.url, ca_file=str(pair[0]))()).close()
+        assert director.sessions == 1
 
 
 # --- After it was taken ---
