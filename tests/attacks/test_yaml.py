@@ -125,7 +125,7 @@ def test_long_names_of_pushes_long_gone_stay_in_no_memory():
 @pytest.mark.parametrize("length", [170, 1_000, 1_025, 50_000])
 def test_a_long_name_is_written_like_any_other(length, character, value):
     name = length * character
-    options = {"constants": {name: value, "between": 1}, "hooks": [{name: value, "after": 2}]}
+    options: dict[str, JsonValue] = {"constants": {name: value, "between": 1}, "hooks": [{name: value, "after": 2}]}
 
     found = read(emit.document(options).encode(), path="a.yaml")
 
