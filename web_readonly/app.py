@@ -157,7 +157,7 @@ async def serving(
     except OSError as error:
         raise TransientError(
             f"cannot serve the dashboard at {host}:{port}: {error.strerror or error}",
-            hint="is another dashboard running?",
+            hint="is another dashboard running? `--web`, or `address` of [web] in director.toml, moves this one",
         ) from None
     finally:
         if listener is not None:
